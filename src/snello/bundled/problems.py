@@ -1,0 +1,182 @@
+"""The problems the bundled model was trained on: posed, reasoned through, and judged, by seed.
+
+Knows nothing of tokens or models. Facts that are needed late stand far back, among text that is
+not needed; `level` is the dial of difficulty. The same seed always gives the same problem.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args
+
+from snello.bundled.words import ADJECTIVES, NAMES, NOUNS, PLACES, VERBS
+
+Kind = Literal["ledger", "chain_sum", "spell_backward"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+LEVELS = (1, 2, 3, 4, 5, 6)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A question with the reasoning that solves it; `answer` is what a right reply ends with."""
+
+    kind: Kind
+    level: int
+    seed: int
+    question: str
+    thought: str
+    answer: str
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The question as a conversation of one user turn."""
+        return [{"role": "user", "content": self.question}]
+
+    @property
+    def reply(self) -> str:
+        """What the model should write after the opening `<think>` of its turn."""
+        return f"{self.thought}</think> {self.answer}"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a problem asks for: steps to take, notes to hold, words to ignore."""
+
+    steps: int
+    """Ledger: notes on the trail. Puzzles have steps of their own."""
+
+    notes: int
+    filler_words: int
+
+
+SIZES = {
+    1: Size(10, 12, 300),
+    2: Size(14, 17, 420),
+    3: Size(20, 24, 550),
+    4: Size(28, 32, 700),
+    5: Size(40, 44, 850),
+    6: Size(54, 58, 950),
+}
+
+
+def pose(kind: Kind, *, level: int, seed: int, size: Size | None = None) -> Problem:
+    """Return the problem of this kind, level and seed; a `size` replaces the level's own.
+
+    Raises:
+        ValueError: an unknown kind or level.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind of problem {kind!r}; known: {', '.join(KINDS)}.")
+    if level not in LEVELS:
+        raise ValueError(f"level is {level}; it must be one of {', '.join(map(str, LEVELS))}.")
+    dice = random.Random(f"{kind}/{level}/{seed}")
+    pose_one = _pose_ledger if kind == "ledger" else _pose_puzzle
+    return pose_one(dice, kind, level=level, seed=seed, size=size or SIZES[level])
+
+
+def is_right(problem: Problem, answer: str) -> bool:
+    """Judge a reply's answer; puzzles from reasoning-gym are judged by its own scorers."""
+    if problem.kind == "ledger":
+        return answer.strip() == problem.answer
+    puzzles = _puzzles(problem.kind, problem.level)
+    return bool(puzzles.score_answer(answer.strip(), puzzles[problem.seed]) == 1.0)
+
+
+def answer_of(reply: str) -> str:
+    """Return what a reply says after its thought; empty when the thought never ends."""
+    return reply.partition("</think>")[2].strip()
+
+
+def _sentence(dice: random.Random) -> str:
+    noun = f"the {dice.choice(ADJECTIVES)} {dice.choice(NOUNS)}"
+    place = f"{dice.choice(PLACES)} the {dice.choice(NOUNS)}"
+    if dice.random() < 0.25:
+        return f"{noun} {dice.choice(VERBS)} {dice.randrange(10)} times {place}."
+    return f"{noun} {dice.choice(VERBS)} {place}."
+
+
+def _scatter(dice: random.Random, facts: list[str], filler_words: int) -> str:
+    """Hide the facts, in order, among about `filler_words` tokens of sentences."""
+    sentences = [_sentence(dice) for _ in range(max(1, round(filler_words / 8.25)))]
+    places = sorted(dice.randrange(len(sentences) + 1) for _ in facts)
+    for place, fact in reversed(list(zip(places, facts, strict=True))):
+        sentences.insert(place, fact)
+    return " ".join(sentences)
+
+
+def _pose_ledger(dice: random.Random, kind: Kind, *, level: int, seed: int, size: Size) -> Problem:
+    """Notes hidden in the text, each with a digit and the next note's name: follow them, and sum.
+
+    The sum is kept modulo ten. Notes off the trail look the same and lead to one another.
+    """
+    holders = dice.sample(NAMES, size.notes)
+    trail, strays = holders[: size.steps], holders[size.steps :]
+    followers = [*trail[1:], "home", *strays[1:], "home"][: size.notes]
+    notes = {
+        name: f"{name} {dice.randrange(10)}>{follower}"
+        for name, follower in zip(holders, followers, strict=True)
+    }
+    shuffled = dice.sample(list(notes.values()), size.notes)
+    total, steps = 0, []
+    for name in trail:
+        total = (total + int(notes[name].split()[1][0])) % 10
+        steps.append(f" {notes[name]} = {total},")
+    return Problem(
+        kind=kind,
+        level=level,
+        seed=seed,
+        question=f"{_scatter(dice, [f'{note}.' for note in shuffled], size.filler_words)}"
+        f" what is the sum from {trail[0]} to home?",
+        thought="".join(steps),
+        answer=str(total),
+    )
+
+
+def _pose_puzzle(dice: random.Random, kind: Kind, *, level: int, seed: int, size: Size) -> Problem:
+    """A puzzle of reasoning-gym, word for word, somewhere in the text."""
+    puzzle = _puzzles(kind, level)[seed]
+    notes = _scatter(dice, [puzzle["question"]], size.filler_words)
+    reason = _reason_sum if kind == "chain_sum" else _reason_spelling
+    return Problem(
+        kind=kind,
+        level=level,
+        seed=seed,
+        question=f"{notes} what is the answer to the problem?",
+        thought=reason(puzzle["metadata"]),
+        answer=puzzle["answer"],
+    )
+
+
+def _reason_sum(metadata: dict[str, Any]) -> str:
+    """`4 - 1 - 7` becomes ` 4, - 1 = 3, - 7 = -4`."""
+    first, *rest = metadata["expression"].split()
+    total, steps = int(first), [f" {first}"]
+    for sign, term in zip(rest[::2], rest[1::2], strict=True):
+        total += int(term) if sign == "+" else -int(term)
+        steps.append(f" {sign} {term} = {total}")
+    return ",".join(steps)
+
+
+def _reason_spelling(metadata: dict[str, Any]) -> str:
+    """`sun` becomes ` s u n, u s, n u s`: each line takes one letter more, from the front."""
+    letters = metadata["word"]
+    spelled = [" ".join(reversed(letters[:count])) for count in range(2, len(letters) + 1)]
+    return ",".join(f" {line}" for line in [" ".join(letters), *spelled])
+
+
+@cache
+def _puzzles(kind: Kind, level: int) -> Any:
+    """reasoning-gym's puzzles of one kind and level, with their scorer; the index is the seed."""
+    try:
+        import reasoning_gym
+    except ModuleNotFoundError:
+        raise ValueError(
+            f"problems of the kind {kind!r} come from the package reasoning-gym, which is not "
+            "installed; pip install 'snello[demo]', or ask for the kind 'ledger' alone."
+        ) from None
+    sizes: dict[str, int] = (
+        {"min_terms": level + 1, "max_terms": level + 3, "min_digits": 1, "max_digits": 1}
+        if kind == "chain_sum"
+        else {"min_word_len": 3, "max_word_len": level + 4}
+    )
+    return reasoning_gym.create_dataset(kind, size=2**31, seed=0, **sizes)

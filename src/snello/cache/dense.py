@@ -1,0 +1,92 @@
+"""The memory that forgets nothing: the baseline. Knows nothing of windows, marks or policies.
+
+Dims: T rows of the flat batch, H query heads, K key-value heads, L layers, S slots per page.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from snello.cache.layout import Layout
+from snello.cache.memory import Step
+from snello.cache.paged import PagedMemory
+from snello.cache.reading import Reader
+from snello.cache.tiles import fold, unfold
+
+
+class DenseMemory(PagedMemory):
+    """Every token of every head, for as long as its sequence is open.
+
+    Invariant: each head of a sequence of n tokens holds ceil(n / S) pages, in order of position.
+    """
+
+    def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "DenseStep":
+        """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take its pages.
+
+        Raises:
+            OutOfPages: the pool cannot serve it; nothing has changed.
+        """
+        layout = self._arrange(sequences, counts)
+        S = self.store.page_tokens
+        filled = (layout.starts + layout.counts + S - 1) // S
+        self._grow(layout, filled.expand(len(self.shapes), -1), num_spare=0)
+        return DenseStep(self, layout)
+
+    def commit(self, step: Step) -> None:
+        """Declare the step done: the sequences are longer by what it appended."""
+        assert isinstance(step, DenseStep), "this step was begun by another kind of memory"
+        layout = step.layout
+        num_heads = sum(shape.num_heads for shape in self.shapes)
+        self._finish(layout, (layout.starts + layout.counts) * num_heads)
+
+    def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
+        return self.table.exists[:, 0].long() * self.length(sequence)
+
+    def portrait(self, sequence: int) -> list[list[list[int]]]:
+        """Tell the positions each head holds: `portrait(sequence)[layer][head]`."""
+        positions = list(range(self.length(sequence)))
+        return [[positions] * shape.num_heads for shape in self.shapes]
+
+
+class DenseStep:
+    """One forward pass in a dense memory; every layer attends once."""
+
+    wants_decisions = False
+
+    def __init__(self, memory: DenseMemory, layout: Layout) -> None:
+        self.layout = layout
+        self.positions: Int[Tensor, " T"] = layout.positions
+        self.lengths: Int[Tensor, " T"] = layout.lengths
+        self._memory = memory
+        S = memory.store.page_tokens
+        pages = memory.table.pages[:, layout.owners, :, layout.positions // S]  # (T, L, K)
+        self._slots = pages * S + (layout.positions % S)[:, None, None]
+
+    @torch.no_grad()
+    def attend(
+        self,
+        layer: int,
+        q: Float[Tensor, "T H D"],
+        k: Float[Tensor, "T K D"],
+        v: Float[Tensor, "T K E"] | None,
+        logits: Float[Tensor, "T K"] | None,  # noqa: ARG002  (nothing is ever forgotten)
+        *,
+        scale: float,
+    ) -> Float[Tensor, "T H V"]:
+        """Store the new tokens of one layer, then attend over all tokens so far."""
+        memory, shape, K = self._memory, self._memory.shapes[layer], k.shape[1]
+        v = k[..., :0] if v is None else v
+        slots = self._slots[:, layer, :K]
+        positions = self.positions[:, None].expand(-1, K)
+        memory.store.write(slots, k, v, positions, torch.zeros_like(slots, dtype=torch.bool))
+        reader = Reader(memory.store, memory.table, shape, window_tokens=0, scale=scale)
+        out = q.new_empty(*q.shape[:2], shape.value_size)
+        for group in self.layout.groups:
+            rows = memory.table.rows(layer, group.sequences, K)
+            read, num_seen = reader.read(*fold(q, group, K), rows, None)
+            unfold(read, group, out)
+            memory.meters.count_reads(group.sequences, num_seen)
+        return out

@@ -1,0 +1,164 @@
+"""What a step does to the heads of one layer: fill rings, retire tokens, give pages back.
+
+Knows nothing of queries. "Retire": a token that leaves the ring is dropped if it is marked, and
+copied once onto the survivors if not.
+Dims: B sequences of one group, T new tokens of each (padded), K heads, X tokens that leave.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from snello.cache.layout import Group
+from snello.cache.ring import Ring
+from snello.cache.store import EMPTY, PageStore
+from snello.cache.table import PageTable
+from snello.cache.tiles import Piece
+from snello.ops.retain import in_sight
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens of a group that are not stored yet, and what is known about their fate."""
+
+    keys: Float[Tensor, "B T K D"]
+    values: Float[Tensor, "B T K E"]
+    positions: Int[Tensor, "B T"]
+    evict: Bool[Tensor, "B T K"]
+
+    def piece(self) -> Piece:
+        """The same, one row for each head, as a reader wants it."""
+        return Piece(
+            self.keys.transpose(1, 2).flatten(0, 1),
+            self.values.transpose(1, 2).flatten(0, 1),
+            self.positions.repeat_interleave(self.keys.shape[2], dim=0),
+            self.evict.transpose(1, 2).flatten(0, 1),
+        )
+
+
+class Heads:
+    """The heads of one layer in one group of sequences.
+
+    Invariant after each step, with q the last position of a sequence: the ring holds the last
+    `ring_tokens` positions up to q, with marks; survivors are older, unmarked, and no whole page of
+    them is out of sight of q.
+    """
+
+    def __init__(
+        self,
+        store: PageStore,
+        table: PageTable,
+        num_survivors: Int[Tensor, "L N K"],
+        ring: Ring,
+        group: Group,
+    ) -> None:
+        self._store, self._table, self._ring, self._group = store, table, ring, group
+        self._num_survivors = num_survivors.view(-1)
+        self._ends = group.starts + group.counts
+        self.rows = table.rows(ring.layer, group.sequences, ring.num_heads)  # (B, K)
+
+    def mark(self, positions: Int[Tensor, " B"], evict: Bool[Tensor, "B K"]) -> None:
+        """Note the fate of one token of each ring; negative positions are ignored."""
+        self._store.mark(self._ring_slots(positions[:, None])[:, 0], evict)
+
+    def absorb(self, chunk: Chunk) -> None:
+        """Move the window to the last new token: retire what leaves it, store what is in it."""
+        if self._group.is_decode:
+            self._turn(chunk)
+        else:
+            self._retire(chunk)
+            self._fill(chunk)
+        self._reclaim()
+
+    def _turn(self, chunk: Chunk) -> None:
+        """Take in one token, whose slot in the ring is that of the one token that leaves."""
+        new = self._group.starts[:, None]  # (B, 1)
+        old = new - self._ring.ring_tokens
+        slots = self._ring_slots(new)  # (B, 1, K)
+        if self._ring.survivor_span > 0 and bool((old >= 0).any()):
+            leaves = (old >= 0) & in_sight(new, old, self._ring.horizon)
+            kept = leaves[..., None] & ~self._store.evict.view(-1)[slots]
+            self._store.copy(slots.flatten(), self._append(kept).flatten())
+        positions = new[..., None].expand_as(slots)
+        self._store.write(slots, chunk.keys, chunk.values, positions, chunk.evict)
+
+    def _retire(self, chunk: Chunk) -> None:
+        """Copy onto the survivors what leaves the window unmarked and in sight."""
+        starts, ring = self._group.starts, self._ring
+        first = (starts - ring.ring_tokens).clamp_min(0)
+        num_leaving = (self._ends - ring.ring_tokens).clamp_min(0) - first
+        most = int(num_leaving.max())
+        if most == 0 or ring.survivor_span == 0:
+            return
+        steps = torch.arange(most, device=first.device)
+        leaving = (first[:, None] + steps).where(steps < num_leaving[:, None], -1)  # (B, X)
+        stored = (leaving < starts[:, None])[..., None]
+        slots = self._ring_slots(leaving.where(stored[..., 0], -1))  # (B, X, K)
+        columns = (leaving - starts[:, None]).clamp(0, self._group.rows.shape[1] - 1)
+        marked = chunk.evict.take_along_dim(columns[..., None], dim=1)
+        marked = self._store.evict.view(-1)[slots].where(stored, marked)
+        visible = (leaving >= 0) & in_sight(self._ends[:, None] - 1, leaving, ring.horizon)
+        kept = ~marked & visible[..., None]
+        targets = self._append(kept)
+        self._store.copy(slots[kept & stored], targets[kept & stored])
+        fresh = kept & ~stored
+        sequence, step, head = fresh.nonzero(as_tuple=True)
+        index, positions = (sequence, columns[sequence, step], head), leaving[sequence, step]
+        unmarked = torch.zeros_like(positions, dtype=torch.bool)
+        self._store.write(
+            targets[fresh], chunk.keys[index], chunk.values[index], positions, unmarked
+        )
+
+    def _fill(self, chunk: Chunk) -> None:
+        """Store the new tokens that are in the window of the last one."""
+        T = min(self._group.rows.shape[1], self._ring.ring_tokens)
+        positions = (self._ends - T)[:, None] + torch.arange(T, device=self._ends.device)  # (B, T)
+        columns = (positions - self._group.starts[:, None])[..., None]
+        positions = positions.where(columns[..., 0] >= 0, -1)
+        columns = columns.clamp_min(0)
+        slots = self._ring_slots(positions)
+        self._store.write(
+            slots,
+            chunk.keys.take_along_dim(columns[..., None], dim=1),
+            chunk.values.take_along_dim(columns[..., None], dim=1),
+            positions[..., None].expand_as(slots),
+            chunk.evict.take_along_dim(columns, dim=1),
+        )
+
+    def _reclaim(self) -> None:
+        """Give back survivor pages that lie wholly behind the horizon."""
+        if self._ring.horizon.span_tokens is None or self._ring.survivor_span == 0:
+            return
+        pages = self._table.list_pages(self.rows)[..., self._ring.ring_pages :]
+        newest = self._store.positions[pages, -1]  # (B, K, M); EMPTY where a page is not full
+        last = self._ends[:, None, None] - 1
+        num_behind = ((newest < EMPTY) & ~in_sight(last, newest, self._ring.horizon)).sum(-1)
+        if bool(num_behind.any()):
+            self._num_survivors[self.rows] -= num_behind * self._store.page_tokens
+            rows, counts = self.rows.flatten(), num_behind.flatten()
+            self._store.give_back(self._table.drop(rows, counts, self._ring.ring_pages))
+
+    def _append(self, kept: Bool[Tensor, "B X K"]) -> Int[Tensor, "B X K"]:
+        """Lengthen the survivors by what is kept; tell the slot of each, the trash for the rest."""
+        S = self._store.page_tokens
+        before = self._num_survivors[self.rows]
+        ranks = before[:, None] + kept.cumsum(1) - 1
+        after = before + kept.sum(1)
+        num_new = (after + S - 1) // S - (before + S - 1) // S
+        wanted = int(num_new.sum())
+        if wanted:
+            pages = self._store.pool.take(wanted)
+            self._table.append(self.rows.flatten(), num_new.flatten(), pages)
+        self._num_survivors[self.rows] = after
+        pages = self._table.look_up(self.rows[:, None], self._ring.ring_pages + ranks // S)
+        return pages.where(kept, self._store.trash) * S + ranks % S
+
+    def _ring_slots(self, positions: Int[Tensor, "B X"]) -> Int[Tensor, "B X K"]:
+        """Find the slots of positions in the ring; negative positions lead to the trash page."""
+        ring_slot = (positions.clamp_min(0) % self._ring.ring_tokens)[..., None]
+        S = self._store.page_tokens
+        pages = self._table.look_up(self.rows[:, None], ring_slot // S)  # (B, X, K)
+        pages = pages.where(positions[..., None] >= 0, self._store.trash)
+        return pages * S + ring_slot % S

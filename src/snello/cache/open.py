@@ -1,0 +1,108 @@
+"""Which memory a model gets, and how large its pool must be. Knows nothing of pages' contents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from snello.cache.dense import DenseMemory
+from snello.cache.sparse import SparseMemory
+from snello.cache.store import measure_page
+from snello.config.dms import DecisionConfig
+from snello.config.engine import MemoryKind
+from snello.config.model import CacheShape
+from snello.policies import Learned, Window
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """A kind of memory with all that it needs to know of the model's decisions."""
+
+    kind: MemoryKind
+    window_tokens: int | None
+    """None exactly for dense memory, which forgets nothing."""
+
+    shift: Literal[0, 1] = 1
+
+
+def choose_memory(
+    decision: DecisionConfig | None, kind: MemoryKind | None, window_tokens: int | None
+) -> MemoryPlan:
+    """Decide on a memory: what the caller wants, completed by what the model has learned.
+
+    Raises:
+        ValueError: the wish and the model do not go together.
+    """
+    kind = kind or ("dense" if decision is None else "sparse")
+    if kind == "sparse" and decision is None:
+        raise ValueError(
+            "sparse memory was asked for, but this model has not learned what to forget; choose "
+            "dense or window memory, or retrofit it first (snello retrofit)."
+        )
+    if kind == "dense":
+        if window_tokens is not None:
+            raise ValueError(
+                f"window_tokens is {window_tokens}, but dense memory has no window; leave it out, "
+                "or choose sparse or window memory."
+            )
+        return MemoryPlan(kind=kind, window_tokens=None)
+    if window_tokens is None and decision is None:
+        raise ValueError(
+            "window memory needs window_tokens: how many past tokens stay readable; this model "
+            "names none itself."
+        )
+    own_window = decision.window_tokens if decision is not None else None
+    return MemoryPlan(
+        kind=kind,
+        window_tokens=own_window if window_tokens is None else window_tokens,
+        shift=1 if decision is None else decision.shift,
+    )
+
+
+def open_memory(
+    shapes: Sequence[CacheShape],
+    plan: MemoryPlan,
+    *,
+    budget_bytes: int,
+    max_sequences: int,
+    page_tokens: int = 16,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> DenseMemory | SparseMemory:
+    """Build the planned memory, empty, with a pool of at most `budget_bytes`."""
+    if plan.window_tokens is None:
+        return DenseMemory(
+            shapes,
+            budget_bytes=budget_bytes,
+            page_tokens=page_tokens,
+            max_sequences=max_sequences,
+            dtype=dtype,
+            device=device,
+        )
+    return SparseMemory(
+        shapes,
+        window_tokens=plan.window_tokens,
+        shift=plan.shift,
+        policy=Learned() if plan.kind == "sparse" else Window(),
+        budget_bytes=budget_bytes,
+        page_tokens=page_tokens,
+        max_sequences=max_sequences,
+        dtype=dtype,
+        device=device,
+    )
+
+
+def size_pool(
+    shapes: Sequence[CacheShape],
+    *,
+    num_sequences: int,
+    sequence_tokens: int,
+    page_tokens: int = 16,
+    dtype: torch.dtype = torch.float32,
+) -> int:
+    """Return the bytes that are enough even if nothing is forgotten."""
+    num_heads = sum(shape.num_heads for shape in shapes)
+    # Ring and survivors each may end in a page that is not full, and a ring may turn within one.
+    num_pages = num_sequences * num_heads * (-(-sequence_tokens // page_tokens) + 3)
+    return num_pages * measure_page(shapes, page_tokens, dtype)

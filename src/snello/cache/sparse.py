@@ -1,0 +1,177 @@
+"""The memory that forgets: a window ring and survivors for each head, in pages of one pool.
+
+Knows nothing of how a mark comes about: a policy announces it. Dims: T rows of the flat batch,
+H query heads, K key-value heads, L layers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from snello.cache.heads import Chunk, Heads
+from snello.cache.layout import Group, Layout
+from snello.cache.memory import Step
+from snello.cache.paged import PagedMemory
+from snello.cache.reading import Reader
+from snello.cache.ring import Rings
+from snello.cache.store import EMPTY
+from snello.cache.tiles import fold, unfold
+from snello.config.model import CacheShape
+from snello.dms.decision import announced, shift_decisions
+from snello.policies import Policy
+
+
+class SparseMemory(PagedMemory):
+    """The tokens that are alive, and no others.
+
+    Invariant: see `Heads`; `num_survivors` counts what lies in survivor pages.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[CacheShape],
+        *,
+        window_tokens: int,
+        shift: int,
+        policy: Policy,
+        max_sequences: int,
+        num_pages: int | None = None,
+        budget_bytes: int | None = None,
+        page_tokens: int = 16,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__(
+            shapes,
+            max_sequences=max_sequences,
+            num_pages=num_pages,
+            budget_bytes=budget_bytes,
+            page_tokens=page_tokens,
+            dtype=dtype,
+            device=device,
+        )
+        if window_tokens < 1:
+            raise ValueError(
+                f"window_tokens is {window_tokens}; it must be at least 1, so that a token is "
+                "still there when its successor announces its fate."
+            )
+        self.window_tokens, self.shift, self.policy = window_tokens, shift, policy
+        self.rings = Rings(self.shapes, window_tokens, page_tokens, self.device)
+        self.num_survivors = torch.zeros_like(self.table.num_held)
+
+    def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "SparseStep":
+        """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take ring pages.
+
+        Raises:
+            OutOfPages: the pool could not serve it if all that leaves the window survived; nothing
+                has changed.
+        """
+        layout = self._arrange(sequences, counts)
+        S = self.store.page_tokens
+        gain = self.rings.most_survivors(layout.starts, layout.counts)[..., None]  # (L, B, 1)
+        before = self.num_survivors[:, layout.sequences]
+        most_pages = (before + gain + S - 1) // S - (before + S - 1) // S
+        num_spare = int((most_pages * self.table.exists).sum())
+        self._grow(layout, self.rings.pages_filled(layout.starts + layout.counts), num_spare)
+        return SparseStep(self, layout)
+
+    def commit(self, step: Step) -> None:
+        """Declare the step done: the sequences are longer by what it appended."""
+        assert isinstance(step, SparseStep), "this step was begun by another kind of memory"
+        layout = step.layout
+        self._finish(layout, self._count_live(layout.sequences, layout.starts + layout.counts))
+
+    def release(self, sequence: int) -> None:
+        """Forget a sequence and give all its pages back. Its counters stay until it is reused."""
+        super().release(sequence)
+        self.num_survivors[:, sequence] = 0
+
+    def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
+        length = torch.tensor([self.length(sequence)], device=self.device)
+        ring = self.rings.num_filled(length) * self.table.exists[:, 0]
+        return ring + self.num_survivors[:, sequence]
+
+    def portrait(self, sequence: int) -> list[list[list[int]]]:
+        """Tell the positions each head holds: `portrait(sequence)[layer][head]`, ascending."""
+        stored = self.store.positions[self.table.pages[:, sequence]].flatten(2)  # (L, K, slots)
+        return [
+            [sorted(head[head < EMPTY].tolist()) for head in stored[layer, : shape.num_heads]]
+            for layer, shape in enumerate(self.shapes)
+        ]
+
+    def open_heads(self, layer: int, group: Group) -> Heads:
+        """Hand out the heads of one layer in one group, to be changed by a step."""
+        ring = self.rings.layers[layer]
+        return Heads(self.store, self.table, self.num_survivors, ring, group)
+
+    def _count_live(
+        self, sequences: Int[Tensor, " B"], lengths: Int[Tensor, " B"]
+    ) -> Int[Tensor, " B"]:
+        """Sum what all heads hold."""
+        ring = self.rings.num_filled(lengths)[..., None] * self.table.exists
+        return (ring + self.num_survivors[:, sequences]).sum((0, 2))
+
+
+class SparseStep:
+    """One forward pass in a sparse memory; every layer attends once."""
+
+    def __init__(self, memory: SparseMemory, layout: Layout) -> None:
+        self.layout = layout
+        self.positions: Int[Tensor, " T"] = layout.positions
+        self.lengths: Int[Tensor, " T"] = layout.lengths
+        self.wants_decisions: bool = memory.policy.needs_logits
+        self._memory = memory
+
+    @torch.no_grad()
+    def attend(
+        self,
+        layer: int,
+        q: Float[Tensor, "T H D"],
+        k: Float[Tensor, "T K D"],
+        v: Float[Tensor, "T K E"] | None,
+        logits: Float[Tensor, "T K"] | None,
+        *,
+        scale: float,
+    ) -> Float[Tensor, "T H V"]:
+        """Store the new tokens of one layer, drop what is forgotten, attend over what is alive."""
+        memory, shape = self._memory, self._memory.shapes[layer]
+        reader = Reader(memory.store, memory.table, shape, memory.window_tokens, scale)
+        marks = memory.policy.mark(layer, logits, self.positions, shape.num_heads)
+        v = k[..., :0] if v is None else v
+        out = q.new_empty(*q.shape[:2], shape.value_size)
+        for group in self.layout.groups:
+            heads = memory.open_heads(layer, group)
+            chunk = self._announce(heads, group, k, v, marks)
+            queries = fold(q, group, shape.num_heads)
+            if group.is_decode:
+                heads.absorb(chunk)
+                read, num_seen = reader.read(*queries, heads.rows, None)
+            else:
+                read, num_seen = reader.read(*queries, heads.rows, chunk.piece())
+                heads.absorb(chunk)
+            unfold(read, group, out)
+            memory.meters.count_reads(group.sequences, num_seen)
+        return out
+
+    def _announce(
+        self,
+        heads: Heads,
+        group: Group,
+        k: Float[Tensor, "T K D"],
+        v: Float[Tensor, "T K E"],
+        marks: Bool[Tensor, "T K"],
+    ) -> Chunk:
+        """Take a group's new tokens out of the flat batch, and tell everyone their fate.
+
+        The first row of a sequence may speak about the last token of the step before.
+        """
+        shift = self._memory.shift
+        marks = marks[group.rows]  # (B, T, K)
+        speaks_of = announced(group.starts, shift)
+        heads.mark(speaks_of.where(speaks_of < group.starts, -1), marks[:, 0])
+        is_padding = (group.key_positions == EMPTY).long()
+        evict = shift_decisions(marks, is_padding, shift)
+        return Chunk(k[group.rows], v[group.rows], group.key_positions, evict)

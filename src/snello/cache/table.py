@@ -1,0 +1,99 @@
+"""Which pages each head holds, in which order. Knows nothing of what is written in them.
+
+A head is one key-value head of one layer of one sequence.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+class PageTable:
+    """For each layer, sequence and head, the pages it holds, padded with the blank page.
+
+    Invariant: `pages[l, b, k, : num_held[l, b, k]]` are held, all entries behind are blank, and no
+    page stands twice. Heads that a layer does not have hold nothing.
+    """
+
+    def __init__(
+        self, num_heads: Sequence[int], max_sequences: int, blank: int, device: torch.device
+    ) -> None:
+        shape = (len(num_heads), max_sequences, max(num_heads))
+        self._blank = blank
+        self.pages = torch.full((*shape, 8), blank, dtype=torch.int64, device=device)
+        self.num_held = torch.zeros(shape, dtype=torch.int64, device=device)
+        heads = torch.arange(shape[2], device=device)
+        self.exists: Bool[Tensor, "L 1 K"] = (
+            heads < torch.tensor(num_heads, device=device)[:, None, None]
+        )
+
+    def rows(self, layer: int, sequences: Int[Tensor, " B"], num_heads: int) -> Int[Tensor, "B K"]:
+        """Number the heads of one layer, as the other methods want them."""
+        _, max_sequences, most_heads = self.num_held.shape
+        first = (layer * max_sequences + sequences) * most_heads
+        return first[:, None] + torch.arange(num_heads, device=sequences.device)
+
+    def look_up(
+        self, rows: Int[Tensor, "*#shape"], columns: Int[Tensor, "*#shape"]
+    ) -> Int[Tensor, "*shape"]:
+        """Tell which page stands where; behind the table's end, whichever page."""
+        width = self.pages.shape[-1]
+        return self.pages.view(-1)[rows * width + columns.clamp_max(width - 1)]
+
+    def list_pages(self, rows: Int[Tensor, "B K"]) -> Int[Tensor, "B K M"]:
+        """Tell the pages of each head, padded with blank to the longest of them."""
+        most = int(self.num_held.view(-1)[rows].max())
+        return self.pages.view(-1, self.pages.shape[-1])[:, :most][rows]
+
+    def append(
+        self, rows: Int[Tensor, " R"], counts: Int[Tensor, " R"], pages: Int[Tensor, " N"]
+    ) -> None:
+        """Hand the first `counts[0]` of `pages` to the head in `rows[0]`, and so on."""
+        num_held = self.num_held.view(-1)
+        owners = rows.repeat_interleave(counts, output_size=pages.shape[0])
+        starts = num_held[rows] + counts - counts.cumsum(0)
+        columns = torch.arange(pages.shape[0], device=pages.device)
+        columns = columns + starts.repeat_interleave(counts, output_size=pages.shape[0])
+        num_held[rows] += counts
+        self._widen(int(columns.max()) + 1 if len(pages) else 0)
+        self.pages.view(-1, self.pages.shape[-1])[owners, columns] = pages
+
+    def append_each(
+        self, sequences: Int[Tensor, " B"], counts: Int[Tensor, "L B K"], pages: Int[Tensor, " N"]
+    ) -> None:
+        """Hand `counts[l, b, k]` pages to each head of `sequences`; absent heads get none."""
+        rows = torch.arange(self.num_held.numel(), device=counts.device)
+        rows = rows.view(self.num_held.shape)[:, sequences]
+        self.append(rows.flatten(), (counts * self.exists).flatten(), pages)
+
+    def drop(
+        self, rows: Int[Tensor, " R"], counts: Int[Tensor, " R"], first_column: int
+    ) -> Int[Tensor, " N"]:
+        """Take `counts[r]` pages, from `first_column` on, out of each head, and return them."""
+        flat = self.pages.view(-1, self.pages.shape[-1])
+        columns = torch.arange(flat.shape[1], device=flat.device)
+        table = flat[rows]  # (R, M)
+        behind = first_column + counts[:, None]
+        dropped = table[(columns >= first_column) & (columns < behind)]
+        moved = torch.where(columns < first_column, columns, columns + counts[:, None])
+        kept = table.gather(1, moved.clamp_max(flat.shape[1] - 1))
+        flat[rows] = kept.where(moved < flat.shape[1], self._blank)
+        self.num_held.view(-1)[rows] -= counts
+        return dropped
+
+    def clear(self, sequence: int) -> Int[Tensor, " N"]:
+        """Take all pages of all heads from a sequence, and return them."""
+        table = self.pages[:, sequence]
+        pages = table[table != self._blank]
+        table.fill_(self._blank)
+        self.num_held[:, sequence] = 0
+        return pages
+
+    def _widen(self, num_columns: int) -> None:
+        """Make room for heads that hold `num_columns` pages."""
+        width = self.pages.shape[-1]
+        if num_columns > width:
+            extra = max(num_columns - width, width)
+            self.pages = torch.nn.functional.pad(self.pages, (0, extra), value=self._blank)

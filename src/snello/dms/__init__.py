@@ -1,0 +1,1 @@
+"""The decision, its relaxation, its schedule and its loss."""

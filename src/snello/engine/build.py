@@ -1,0 +1,77 @@
+"""From a model's name and a config to an engine that runs: every choice is made here, once.
+
+Knows nothing of requests.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from snello.cache.open import MemoryPlan, choose_memory, open_memory, size_pool
+from snello.config.engine import EngineConfig
+from snello.engine.engine import Engine
+from snello.engine.text import TextCodec
+from snello.models.adapter import LoadedModel, load_model
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEFAULT_POOL_BYTES = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A model that is ready to answer: its engine, its text, and which memory it got."""
+
+    engine: Engine
+    codec: TextCodec
+    plan: MemoryPlan
+
+
+def serve(path: str | Path, config: EngineConfig, *, base: str | Path | None = None) -> Served:
+    """Load a base folder, an adapter folder, a full folder or `bundled`, and build its engine.
+
+    Raises:
+        ValueError: no such model, no such device, or a memory that does not suit the model.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', and torch finds none; leave it at 'cpu'.")
+    loaded = load_model(path, base, dtype=DTYPES[config.dtype], device=config.device)
+    codec = TextCodec(loaded.folder)
+    plan = choose_memory(loaded.decision, config.memory, config.window_tokens)
+    return Served(
+        engine=build_engine(loaded, plan, config, eos_ids=codec.eos_ids), codec=codec, plan=plan
+    )
+
+
+def build_engine(
+    loaded: LoadedModel, plan: MemoryPlan, config: EngineConfig, *, eos_ids: tuple[int, ...] = ()
+) -> Engine:
+    """Open the planned memory for a loaded model, and put an engine on both."""
+    decoder = loaded.decoder.requires_grad_(False).eval()
+    dtype = DTYPES[config.dtype]
+    budget_bytes = None if config.kv_memory_mib is None else config.kv_memory_mib * 2**20
+    if budget_bytes is None:
+        worst_bytes = size_pool(
+            decoder.cache_shapes,
+            num_sequences=config.max_sequences,
+            sequence_tokens=decoder.config.max_positions,
+            page_tokens=config.page_tokens,
+            dtype=dtype,
+        )
+        budget_bytes = min(worst_bytes, DEFAULT_POOL_BYTES)
+    memory = open_memory(
+        decoder.cache_shapes,
+        plan,
+        budget_bytes=budget_bytes,
+        page_tokens=config.page_tokens,
+        max_sequences=config.max_sequences,
+        dtype=dtype,
+        device=config.device,
+    )
+    return Engine(
+        decoder,
+        memory,
+        eos_ids=eos_ids,
+        max_batch_tokens=config.max_batch_tokens,
+        max_sequences=config.max_sequences,
+    )

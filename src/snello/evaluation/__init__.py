@@ -1,0 +1,1 @@
+"""Problems, policies side by side, and the report."""

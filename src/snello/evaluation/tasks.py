@@ -1,0 +1,44 @@
+"""Which problems a comparison poses, and how a reply to one is judged. Knows nothing of memory."""
+
+import random
+from collections.abc import Sequence
+
+from snello.bundled.problems import KINDS, Kind, Problem, answer_of, is_right, pose
+
+FRESH_SEEDS = range(1_500_000_000, 2**31)
+"""Problems with these seeds are for measuring only: no training draws from them."""
+
+
+def pose_fresh(
+    count: int, *, kinds: Sequence[str], levels: Sequence[int], seed: int
+) -> list[Problem]:
+    """Return problems that no training has seen; kinds and levels take turns.
+
+    The same arguments always give the same problems, and a larger count adds to them at the end.
+
+    Raises:
+        ValueError: an unknown kind or level, or none.
+    """
+    dice = random.Random(f"fresh/{seed}")
+    turns = [(kind, level) for level in levels for kind in _known(kinds)]
+    if not turns:
+        raise ValueError(f"no level or no kind of problem; name one of {', '.join(KINDS)}.")
+    problems = []
+    for index in range(count):
+        kind, level = turns[index % len(turns)]
+        drawn = FRESH_SEEDS[dice.randrange(len(FRESH_SEEDS))]
+        problems.append(pose(kind, level=level, seed=drawn))
+    return problems
+
+
+def judge(problem: Problem, reply: str) -> bool:
+    """Tell whether a reply's answer, after its thought, is right."""
+    return is_right(problem, answer_of(reply))
+
+
+def _known(kinds: Sequence[str]) -> list[Kind]:
+    by_name: dict[str, Kind] = {kind: kind for kind in KINDS}
+    unknown = [kind for kind in kinds if kind not in by_name]
+    if unknown:
+        raise ValueError(f"unknown kind of problem {unknown[0]!r}; known: {', '.join(KINDS)}.")
+    return [by_name[kind] for kind in kinds]

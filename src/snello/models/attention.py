@@ -1,0 +1,90 @@
+"""Attention with grouped key-value heads: queries, keys and values of each row, handed to a memory.
+
+Knows nothing of masks, storage or other rows: which keys a row sees is the memory's business.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from snello.cache.memory import Step
+from snello.config.model import ModelConfig, TemperatureConfig
+from snello.models.decision import BorrowedDecision
+from snello.models.layers import RMSNorm, normalize
+from snello.models.rope import rotate
+
+Angles = tuple[Tensor, Tensor]
+
+
+class Attention(nn.Module):
+    """Grouped-query attention of one layer, parameters named as Hugging Face names them."""
+
+    def __init__(self, config: ModelConfig, layer: int, borrowed: BorrowedDecision | None) -> None:
+        super().__init__()
+        self.config = config
+        self.layer = layer
+        self.rotates = config.layers[layer].rotates
+        self.temperature = None if self.rotates else config.temperature
+        self.l2 = self.rotates and config.qk_norm == "l2"
+        self.borrowed = borrowed
+        size, hidden = config.head_size, config.hidden_size
+        self.q_proj = nn.Linear(hidden, config.num_heads * size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(hidden, config.num_kv_heads * size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(hidden, config.num_kv_heads * size, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.num_heads * size, hidden, bias=config.output_bias)
+        normed = config.qk_norm == "rms"
+        self.q_norm = RMSNorm(size, config.norm_eps) if normed else None
+        self.k_norm = RMSNorm(size, config.norm_eps) if normed else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "T C"],
+        logits: Float[Tensor, "T K"] | None,
+        angles: Angles,
+        step: Step,
+    ) -> Float[Tensor, "T C"]:
+        """Attend; `logits` are the layer's eviction logits, unless a neuron is borrowed."""
+        size = self.config.head_size
+        q = self.q_proj(x).unflatten(-1, (-1, size))  # (T, H, D)
+        k = self.k_proj(x).unflatten(-1, (-1, size))  # (T, K, D)
+        v = self.v_proj(x).unflatten(-1, (-1, size))  # (T, K, D)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.borrowed is not None:
+            logits = self.borrowed.read(q) if step.wants_decisions else None
+            q = self.borrowed.hide(q)
+        q, k = self.place(q, k, angles, step.positions)
+        out = step.attend(self.layer, q, k, v, logits, scale=self.config.attention_scale)
+        projected: Tensor = self.o_proj(out.flatten(1))
+        return projected
+
+    def place(
+        self,
+        q: Float[Tensor, "T H D"],
+        k: Float[Tensor, "T K D"],
+        angles: Angles,
+        positions: Int[Tensor, " T"],
+    ) -> tuple[Float[Tensor, "T H D"], Float[Tensor, "T K D"]]:
+        """Tell queries and keys where they stand: by rotation, or by the temperature of queries."""
+        if self.rotates:
+            interleaved = self.config.rope.interleaved
+            q = rotate(q, *angles, interleaved=interleaved)
+            k = rotate(k, *angles, interleaved=interleaved)
+        if self.borrowed is not None:
+            q = self.borrowed.hide(q)
+        if self.l2:
+            q, k = normalize(q, self.config.norm_eps), normalize(k, self.config.norm_eps)
+        if self.temperature is not None:
+            q = (q * compute_temperature(self.temperature, positions)[:, None, None]).to(q.dtype)
+        return q, k
+
+
+def compute_temperature(
+    config: TemperatureConfig, positions: Int[Tensor, " T"]
+) -> Float[Tensor, " T"]:
+    """How much sharper a query at each position attends.
+
+    Source: scalable softmax, arXiv:2501.19399, as in Llama 4.
+    """
+    floors = torch.floor((positions.float() + 1.0) / config.floor_tokens)
+    return torch.log1p(floors) * config.strength + 1.0

@@ -1,0 +1,52 @@
+"""Fresh problems: repeatable, never trained on, in turns; replies judged by their end."""
+
+import pytest
+
+from snello.evaluation.tasks import FRESH_SEEDS, judge, pose_fresh
+
+
+def test_the_same_seed_gives_the_same_problems_and_more_adds_at_the_end():
+    few = pose_fresh(3, kinds=["ledger"], levels=[1], seed=5)
+    many = pose_fresh(6, kinds=["ledger"], levels=[1], seed=5)
+    assert few == many[:3]
+    assert few != pose_fresh(3, kinds=["ledger"], levels=[1], seed=6)
+
+
+def test_problems_are_fresh_and_differ():
+    problems = pose_fresh(50, kinds=["ledger"], levels=[1], seed=0)
+    assert all(problem.seed in FRESH_SEEDS for problem in problems)
+    assert len({problem.question for problem in problems}) == 50
+
+
+def test_kinds_and_levels_take_turns():
+    problems = pose_fresh(5, kinds=["ledger", "chain_sum"], levels=[1, 2], seed=0)
+    assert [(p.kind, p.level) for p in problems] == [
+        ("ledger", 1),
+        ("chain_sum", 1),
+        ("ledger", 2),
+        ("chain_sum", 2),
+        ("ledger", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "levels", "expected"),
+    [
+        (["riddle"], [1], "unknown kind of problem 'riddle'; known: ledger"),
+        (["ledger"], [7], "level is 7; it must be one of 1, 2"),
+        ([], [1], "no level or no kind of problem; name one of ledger"),
+        (["ledger"], [], "no level or no kind"),
+    ],
+)
+def test_an_unknown_or_missing_choice_is_refused(kinds, levels, expected):
+    with pytest.raises(ValueError, match=expected):
+        pose_fresh(1, kinds=kinds, levels=levels, seed=0)
+
+
+def test_only_a_right_answer_after_the_thought_counts():
+    problem = pose_fresh(1, kinds=["ledger"], levels=[1], seed=0)[0]
+    wrong = str((int(problem.answer) + 1) % 10)
+    assert judge(problem, problem.reply)
+    assert not judge(problem, f"{problem.thought}</think> {wrong}")
+    assert not judge(problem, problem.thought)
+    assert not judge(problem, "")
