@@ -24,8 +24,6 @@ def problem(request) -> Problem:
 
 def wrong_answers(problem):
     """Replies that a judge must refuse."""
-    if problem.kind == "spell_backward":
-        return [problem.answer[::-1] + "x", "", problem.answer[:-1]]
     value = int(problem.answer)
     return [str(value + 1), str(-value - 1), ""]
 

@@ -191,7 +191,7 @@ def test_a_step_that_cannot_be_served_changes_nothing():
     memory = make_sparse((PLAIN,), num_pages=24)
     handles, _ = take_plan(memory, texts, [[12, 10]])
     before = memory.num_bytes_in_use, memory.table.pages.clone(), memory.num_survivors.clone()
-    with pytest.raises(OutOfPages, match="pages wanted.*release a sequence"):
+    with pytest.raises(OutOfPages, match=r"pages wanted.*release a sequence"):
         memory.begin(handles, [20, 20])
     assert memory.num_bytes_in_use == before[0]
     assert torch.equal(memory.table.pages, before[1])
@@ -233,8 +233,19 @@ def test_numbers_of_one_sequence_cannot_spoil_another():
     memory.release(handles[1])
     _, _, expected = read_masked([good], (PLAIN,))
     assert_same(reads[:1], expected)
-    again, reads = take_plan(memory, [good], plan_chunks([good], 3))
+    _, reads = take_plan(memory, [good], plan_chunks([good], 3))
     assert_same(reads, expected)
+
+
+def test_steps_may_be_taken_in_and_out_of_inference_mode():
+    texts = make_texts(60)
+    _, _, expected = read_masked(texts)
+    memory = make_sparse()
+    with torch.inference_mode():
+        handles, first = take_plan(memory, texts, [[40]])
+    _, second = take_plan(memory, texts, [[1], [19]], handles)
+    both = [torch.cat(parts) for parts in zip(first[0], second[0], strict=True)]
+    assert_same([both], expected)
 
 
 def test_half_precision_storage_serves_float32_queries():

@@ -8,7 +8,8 @@ import torch
 from snello.ops.attend import Part, attend, attend_part, merge
 
 
-def make(*, B=2, Q=3, H=4, K=2, N=17, D=8, E=8, dtype=torch.float32, seen=0.7):
+def make(*, Q=3, K=2, N=17, E=8, dtype=torch.float32):
+    B, H, D, seen = 2, 4, 8, 0.7
     generator = torch.Generator().manual_seed(0)
     q = torch.randn(B, Q, H, D, generator=generator, dtype=dtype)
     keys = torch.randn(B, K, N, D, generator=generator, dtype=dtype)

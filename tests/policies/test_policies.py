@@ -24,7 +24,7 @@ def test_learned_marks_positive_logits_and_only_those():
 
 
 def test_learned_without_logits_says_what_to_do():
-    with pytest.raises(ValueError, match="layer 2 gave no eviction logits.*Load an adapter"):
+    with pytest.raises(ValueError, match=r"layer 2 gave no eviction logits.*Load an adapter"):
         mark(Learned(), [0], layer=2)
 
 

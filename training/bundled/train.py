@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-from snello.bundled.problems import KINDS, Problem, Size, answer_of, is_right, pose
+from snello.bundled.problems import Kind, Problem, Size, answer_of, is_right, pose
 from snello.bundled.tokenizer import CHAT_TEMPLATE, build_tokenizer
 
 
@@ -51,7 +51,7 @@ def draw_batch(recipe: Recipe, progress: Progress) -> list[Problem]:
     num_tokens = 13 * num_steps + size.filler_words + 24
     problems = []
     for number in range(-(-recipe.tokens_per_step // num_tokens)):
-        kind = "ledger" if dice.random() < ledger_share else dice.choice(KINDS[1:])
+        kind: Kind = "ledger" if dice.random() < ledger_share else "chain_sum"
         seed = progress.num_problems + number
         problems.append(pose(kind, level=level, seed=seed, size=size))
     return problems

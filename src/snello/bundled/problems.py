@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from snello.bundled.words import ADJECTIVES, NAMES, NOUNS, PLACES, VERBS
 
-Kind = Literal["ledger", "chain_sum", "spell_backward"]
+Kind = Literal["ledger", "chain_sum"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEVELS = (1, 2, 3, 4, 5, 6)
 
@@ -55,7 +55,7 @@ SIZES = {
     3: Size(20, 24, 550),
     4: Size(28, 32, 700),
     5: Size(40, 44, 850),
-    6: Size(54, 58, 950),
+    6: Size(57, 61, 1000),
 }
 
 
@@ -136,32 +136,24 @@ def _pose_puzzle(dice: random.Random, kind: Kind, *, level: int, seed: int, size
     """A puzzle of reasoning-gym, word for word, somewhere in the text."""
     puzzle = _puzzles(kind, level)[seed]
     notes = _scatter(dice, [puzzle["question"]], size.filler_words)
-    reason = _reason_sum if kind == "chain_sum" else _reason_spelling
     return Problem(
         kind=kind,
         level=level,
         seed=seed,
         question=f"{notes} what is the answer to the problem?",
-        thought=reason(puzzle["metadata"]),
+        thought=_reason_sum(puzzle["metadata"]["expression"]),
         answer=puzzle["answer"],
     )
 
 
-def _reason_sum(metadata: dict[str, Any]) -> str:
+def _reason_sum(expression: str) -> str:
     """`4 - 1 - 7` becomes ` 4, - 1 = 3, - 7 = -4`."""
-    first, *rest = metadata["expression"].split()
+    first, *rest = expression.split()
     total, steps = int(first), [f" {first}"]
     for sign, term in zip(rest[::2], rest[1::2], strict=True):
         total += int(term) if sign == "+" else -int(term)
         steps.append(f" {sign} {term} = {total}")
     return ",".join(steps)
-
-
-def _reason_spelling(metadata: dict[str, Any]) -> str:
-    """`sun` becomes ` s u n, u s, n u s`: each line takes one letter more, from the front."""
-    letters = metadata["word"]
-    spelled = [" ".join(reversed(letters[:count])) for count in range(2, len(letters) + 1)]
-    return ",".join(f" {line}" for line in [" ".join(letters), *spelled])
 
 
 @cache
@@ -174,9 +166,5 @@ def _puzzles(kind: Kind, level: int) -> Any:
             f"problems of the kind {kind!r} come from the package reasoning-gym, which is not "
             "installed; pip install 'snello[demo]', or ask for the kind 'ledger' alone."
         ) from None
-    sizes: dict[str, int] = (
-        {"min_terms": level + 1, "max_terms": level + 3, "min_digits": 1, "max_digits": 1}
-        if kind == "chain_sum"
-        else {"min_word_len": 3, "max_word_len": level + 4}
-    )
+    sizes = {"min_terms": level + 1, "max_terms": level + 3, "min_digits": 1, "max_digits": 1}
     return reasoning_gym.create_dataset(kind, size=2**31, seed=0, **sizes)

@@ -38,4 +38,4 @@ PUZZLE = (
     "State", "the", "final", "answer", "to", "following", "arithmetic", "problem",
     "Spell", "this", "word", "backward", "example", "sun", "nus",
 )  # fmt: skip
-"""Words of the puzzles that reasoning-gym poses."""
+"""Words of puzzles that reasoning-gym poses: chain_sum and spell_backward."""

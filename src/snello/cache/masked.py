@@ -103,16 +103,13 @@ class MaskedStep:
         memory = self._memory
         marks = memory.policy.mark(layer, logits, self.positions, k.shape[1])
         numbers = k if v is None else torch.cat([k, v], dim=-1)
-        counts = self.layout.counts.tolist()
-        pieces = zip(q.split(counts), numbers.split(counts), marks.split(counts), strict=True)
         outs = []
-        for sequence, (queries, new_numbers, new_marks) in zip(
-            self.layout.sequences.tolist(), pieces, strict=True
-        ):
+        for sequence in self.layout.sequences.tolist():
+            mine = self.layout.owners == sequence
             old_numbers, old_marks = memory.history[sequence, layer]
-            history = torch.cat([old_numbers, new_numbers]), torch.cat([old_marks, new_marks])
+            history = torch.cat([old_numbers, numbers[mine]]), torch.cat([old_marks, marks[mine]])
             memory.history[sequence, layer] = history
-            outs.append(self._attend_one(layer, sequence, queries, *history, scale=scale))
+            outs.append(self._attend_one(layer, sequence, q[mine], *history, scale=scale))
         return torch.cat(outs)
 
     def _attend_one(

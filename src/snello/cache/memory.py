@@ -13,7 +13,7 @@ from torch import Tensor
 
 @runtime_checkable
 class Step(Protocol):
-    """One forward pass over a flat batch: T new tokens of several sequences, one after the other."""
+    """One forward pass over a flat batch: T new tokens of several sequences, one by one."""
 
     @property
     def positions(self) -> Int[Tensor, " T"]:

@@ -1,4 +1,4 @@
-"""What the memories count: tokens read, tokens alive, bytes. Knows nothing of how they are stored."""
+"""What memories count: tokens read, tokens alive, pages. Knows nothing of how they are stored."""
 
 import torch
 from jaxtyping import Int, Num

@@ -94,12 +94,11 @@ class PagedMemory:
     def check(self) -> None:
         """Raise if a page is lost or held twice; call it when idle, not in a step."""
         self.store.pool.check()
-        held = self.table.pages[self.table.pages != self.store.blank]
-        if len(held.unique()) != len(held) or len(held) != self.store.pool.num_held:
+        listed = self.table.pages[self.table.pages != self.store.blank].tolist()
+        if not len(set(listed)) == len(listed) == self.store.pool.num_held:
             raise RuntimeError(
-                f"page accounting is broken: heads list {len(held)} pages, "
-                f"{len(held.unique())} of them different, but the pool gave out "
-                f"{self.store.pool.num_held}."
+                f"page accounting is broken: heads list {len(listed)} pages, {len(set(listed))} "
+                f"of them different, but the pool gave out {self.store.pool.num_held}."
             )
 
     def _arrange(self, sequences: Sequence[int], counts: Sequence[int]) -> Layout:
@@ -116,7 +115,7 @@ class PagedMemory:
             self.table.append_each(layout.sequences, num_new, self.store.pool.take(wanted))
 
     def _finish(self, layout: Layout, num_live: Int[Tensor, " B"]) -> None:
-        """Note that a step's tokens are stored, and how many each sequence now holds in all heads."""
+        """Note that a step is done, and how many tokens each sequence holds in all its heads."""
         self._roster.lengthen(layout.sequences.tolist(), layout.counts.tolist())
         self.meters.count_live(layout.sequences, num_live, self.num_bytes_in_use)
         num_pages = self.table.num_held[:, layout.sequences].sum((0, 2))

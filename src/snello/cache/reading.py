@@ -74,7 +74,8 @@ class Reader:
         blocks = [self._read_block(tile.block(first, first + step)) for first in range(0, T, step)]
         if len(blocks) == 1:
             return blocks[0]
-        return torch.cat([out for out, _ in blocks], dim=1), sum(seen for _, seen in blocks)
+        out, num_seen = zip(*blocks, strict=True)
+        return torch.cat(out, dim=1), torch.stack(num_seen).sum(0)
 
     def _read_block(self, tile: Tile) -> tuple[Float[Tensor, "r T g E"], Int[Tensor, " r"]]:
         """Read all keys at once, or in parts where even one row is longer than memory allows."""
@@ -96,8 +97,8 @@ class Reader:
     def _split(self, tile: Tile, most_pages: int) -> Iterator[Piece]:
         """Yield the tokens of a tile in parts; each is overwritten by the next."""
         has_marks = tile.chunk is not None
-        for pages in tile.pages.split(most_pages, dim=1):
-            yield self._load(pages, has_marks=has_marks)
+        for first in range(0, tile.pages.shape[1], most_pages):
+            yield self._load(tile.pages[:, first : first + most_pages], has_marks=has_marks)
         if tile.chunk is not None:
             yield tile.chunk
 
@@ -107,8 +108,7 @@ class Reader:
             return self._load(pages, has_marks=False)
         if pages.shape[1] == 0:
             return chunk
-        stored = self._load(pages, has_marks=True)
-        return Piece(*(torch.cat(both, dim=1) for both in zip(stored, chunk, strict=True)))
+        return self._load(pages, has_marks=True).join(chunk)
 
     def _load(self, pages: Int[Tensor, "r M"], *, has_marks: bool) -> Piece:
         """Read pages into the store's buffers, which the next call overwrites."""

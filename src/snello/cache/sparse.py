@@ -29,7 +29,7 @@ class SparseMemory(PagedMemory):
     Invariant: see `Heads`; `num_survivors` counts what lies in survivor pages.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the rule's three, and the pool's)
         self,
         shapes: Sequence[CacheShape],
         *,

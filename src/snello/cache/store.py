@@ -71,6 +71,7 @@ class PageStore:
         """Bytes of the pages that are taken, whether or not all their slots are filled."""
         return self.pool.num_held * self.bytes_per_page
 
+    @torch.inference_mode(mode=False)
     def extend(self, num_pages: int) -> None:
         """Make the pool larger; pages keep their numbers, and `blank` and `trash` theirs."""
         first_page = self.positions.shape[0]
@@ -115,8 +116,7 @@ class PageStore:
         """
         num_slots = pages.numel() * self.page_tokens
         if num_slots > self._key_scratch.shape[0]:
-            self._key_scratch = self.keys.new_zeros(num_slots, self.keys.shape[-1])
-            self._value_scratch = self.values.new_zeros(num_slots, self.values.shape[-1])
+            self._widen_scratch(num_slots)
         keys = _take(self.keys, pages, self._key_scratch[:num_slots])
         return keys, _take(self.values, pages, self._value_scratch[:num_slots])
 
@@ -127,6 +127,11 @@ class PageStore:
         self.positions[pages] = EMPTY
         self.evict[pages] = False
         self.pool.give_back(pages)
+
+    @torch.inference_mode(mode=False)  # or these buffers could not be used outside of it
+    def _widen_scratch(self, num_slots: int) -> None:
+        self._key_scratch = self.keys.new_zeros(num_slots, self.keys.shape[-1])
+        self._value_scratch = self.values.new_zeros(num_slots, self.values.shape[-1])
 
 
 def _put(

@@ -91,6 +91,7 @@ class PageTable:
         self.num_held[:, sequence] = 0
         return pages
 
+    @torch.inference_mode(mode=False)
     def _widen(self, num_columns: int) -> None:
         """Make room for heads that hold `num_columns` pages."""
         width = self.pages.shape[-1]

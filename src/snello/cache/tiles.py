@@ -31,11 +31,25 @@ class Piece(NamedTuple):
 
     def select(self, rows: Int[Tensor, " r"]) -> "Piece":
         """The same for some of the rows."""
-        return Piece(*(None if tensor is None else tensor[rows] for tensor in self))
+        evict = None if self.evict is None else self.evict[rows]
+        return Piece(self.keys[rows], self.values[rows], self.positions[rows], evict)
 
     def cut(self, num_tokens: int) -> "Piece":
         """The first tokens of each row."""
-        return Piece(*(None if tensor is None else tensor[:, :num_tokens] for tensor in self))
+        now = slice(num_tokens)
+        evict = None if self.evict is None else self.evict[:, now]
+        return Piece(self.keys[:, now], self.values[:, now], self.positions[:, now], evict)
+
+    def join(self, other: "Piece") -> "Piece":
+        """These tokens and then the others, all with their marks."""
+        assert self.evict is not None
+        assert other.evict is not None
+        return Piece(
+            torch.cat([self.keys, other.keys], dim=1),
+            torch.cat([self.values, other.values], dim=1),
+            torch.cat([self.positions, other.positions], dim=1),
+            torch.cat([self.evict, other.evict], dim=1),
+        )
 
 
 @dataclass(frozen=True, slots=True)

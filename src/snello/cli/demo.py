@@ -82,8 +82,8 @@ def choose_recipe(config: DemoConfig) -> RetrofitConfig:
         out=config.out / "model",
         factor=config.factor,
         window_tokens=config.window_tokens,
-        train="all",
-        mixture=MixtureSettings(kinds=KINDS, levels=config.level),
+        train="decision",
+        mixture=MixtureSettings(kinds=KINDS, levels=tuple(sorted({1, 2, 3, *config.level}))),
         steps=config.steps,
         ramp_steps=max(1, config.steps * 6 // 10),
         cooldown_steps=config.steps // 5,
@@ -91,7 +91,6 @@ def choose_recipe(config: DemoConfig) -> RetrofitConfig:
         rows=8,
         accumulation=1,
         learning_rate=1e-3,
-        body_learning_rate=3e-4,
         seed=config.seed,
         log_every_steps=max(1, config.steps // 50),
     )

@@ -19,7 +19,7 @@ class DemoConfig:
     level: tuple[int, ...] = (1,)
     """Difficulty of the problems, 1 (easy) to 6 (hard); with several, they take turns."""
 
-    steps: int = 200
+    steps: int = 150
     """Training steps of the retrofit; fewer is quicker, and forgets less well."""
 
     factor: float = 8.0

@@ -18,8 +18,8 @@ class Learned:
         self,
         layer: int,
         logits: Float[Tensor, "T K"] | None,
-        positions: Int[Tensor, " T"],
-        num_heads: int,
+        positions: Int[Tensor, " T"],  # noqa: ARG002
+        num_heads: int,  # noqa: ARG002
     ) -> Bool[Tensor, "T K"]:
         """Mark where the logit is positive."""
         if logits is None:

@@ -15,8 +15,8 @@ class Never:
 
     def mark(
         self,
-        layer: int,
-        logits: Float[Tensor, "T K"] | None,
+        layer: int,  # noqa: ARG002
+        logits: Float[Tensor, "T K"] | None,  # noqa: ARG002
         positions: Int[Tensor, " T"],
         num_heads: int,
     ) -> Bool[Tensor, "T K"]:

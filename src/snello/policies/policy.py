@@ -1,4 +1,4 @@
-"""What a rule of forgetting is: marks, announced row by row. Knows nothing of where tokens are kept."""
+"""What a rule of forgetting is: marks, announced row by row. Knows nothing of storage."""
 
 from typing import Protocol, runtime_checkable
 

@@ -30,7 +30,7 @@ class Random:
     def mark(
         self,
         layer: int,
-        logits: Float[Tensor, "T K"] | None,
+        logits: Float[Tensor, "T K"] | None,  # noqa: ARG002
         positions: Int[Tensor, " T"],
         num_heads: int,
     ) -> Bool[Tensor, "T K"]:
