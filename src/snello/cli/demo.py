@@ -82,7 +82,7 @@ def choose_recipe(config: DemoConfig) -> RetrofitConfig:
         out=config.out / "model",
         factor=config.factor,
         window_tokens=config.window_tokens,
-        train="decision",
+        train="lora",
         mixture=MixtureSettings(kinds=KINDS, levels=tuple(sorted({1, 2, 3, *config.level}))),
         steps=config.steps,
         ramp_steps=max(1, config.steps * 6 // 10),
@@ -91,6 +91,7 @@ def choose_recipe(config: DemoConfig) -> RetrofitConfig:
         rows=8,
         accumulation=1,
         learning_rate=1e-3,
+        body_learning_rate=1e-3,
         seed=config.seed,
         log_every_steps=max(1, config.steps // 50),
     )
