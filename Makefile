@@ -20,8 +20,8 @@ demo: $(READY)
 	$(BIN)/snello demo $(DEMO)
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o addopts="$(PLAIN)" -m compiled $(TESTS) || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
