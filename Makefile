@@ -36,12 +36,12 @@ clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # torch comes first and alone; the constraint then keeps every later step from replacing it.
-$(READY): pyproject.toml Makefile
+$(READY): pyproject.toml setup.py Makefile $(wildcard src/snello/ops/*.h src/snello/ops/*/*.cpp src/snello/ops/*/*.inc)
 	@$(PYTHON) -c 'import sys; sys.exit("snello needs Python 3.11 or newer, this is %d.%d; try make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install 'pip>=25.1'
 	$(PIP) install $(TORCH)
 	$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch"))' > $(VENV)/torch.txt
-	$(PIP) install hatchling editables
+	$(PIP) install 'setuptools>=77'
 	$(PIP) install --no-build-isolation --constraint $(VENV)/torch.txt --editable '.[demo]' --group dev
 	@touch $@
