@@ -6,8 +6,8 @@ the package is built without kernels: it then runs on the plain references, and 
 
 import os
 import shutil
-import sys
 from glob import glob
+from warnings import warn
 
 from setuptools import setup
 
@@ -18,12 +18,12 @@ def list_extensions():
     """The one library of kernels, or nothing where it cannot be built."""
     compiler = os.environ.get("CXX", "g++").split()[0]
     if shutil.which(compiler) is None:
-        print(f"no C++ compiler ({compiler}): building without kernels", file=sys.stderr)
+        warn(f"no C++ compiler ({compiler}): building without kernels", stacklevel=1)
         return []
     try:
         from torch.utils.cpp_extension import CppExtension
     except ModuleNotFoundError:
-        print("no torch in this environment: building without kernels", file=sys.stderr)
+        warn("no torch in this environment: building without kernels", stacklevel=1)
         return []
     return [
         CppExtension(

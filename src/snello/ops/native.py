@@ -27,7 +27,7 @@ def load_library() -> Library:
     if not found:
         return Library(False, "the package was built without a C++ compiler or without torch")
     try:
-        torch.ops.load_library(str(found[0]))
+        torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
     except OSError as error:
         reason = str(error).splitlines()[0]
         return Library(False, f"the library of kernels does not load ({reason}); reinstall snello")
