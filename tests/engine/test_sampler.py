@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from snello.config.engine import SamplingConfig
-from snello.engine.sampler import Ask, choose, draw_uniforms, find_allowed, sample
+from snello.engine.dice import draw_uniforms
+from snello.engine.sampler import Ask, choose, find_allowed, sample
 
 
 def ask(temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, seed=0, num_drawn=0):
