@@ -43,8 +43,9 @@ class Completion:
     """The generated tokens, the one that stopped it included."""
 
     finish_reason: FinishReason
-    """`eos`: the model ended; `stop`: a stop token, or a stop string; `length`: `max_new_tokens`; `context`: the
-    model's context is full; `refused`: it can never fit in memory; `aborted`: by the caller."""
+    """`eos`: the model ended; `stop`: a stop token or a stop string; `length`: `max_new_tokens`;
+    `context`: the model's context is full; `refused`: it can never fit in memory; `aborted`: by
+    the caller."""
 
     num_prompt_tokens: int
     """Tokens of this turn's prompt."""

@@ -6,7 +6,6 @@ Knows nothing of how they were chosen: temperature, penalties and filters change
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
