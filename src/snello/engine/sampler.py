@@ -85,8 +85,9 @@ def _draw(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B"
 def find_allowed(weights: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Bool[Tensor, "B V"]:
     """Tell which tokens may be drawn: first top-k, then top-p of what is left, then min-p.
 
-    Each row of weights adds up to 1. The likeliest token is always allowed. Equal weights are ranked by token id. Only the heaviest
-    tokens are sorted: as many as it takes to find where every row ends.
+    Each row of weights adds up to 1. The likeliest token is always allowed; equal weights are
+    ranked by token id. Only the heaviest tokens are sorted: as many as it takes to find where
+    every row ends.
     """
     size = weights.shape[-1]
     num_candidates = min(size, max(_FIRST_CANDIDATES, *((ask.top_k or 0) + 1 for ask in asks)))
