@@ -21,7 +21,9 @@ def edit(logits, prompt_ids=(), reply_ids=(), end_ids=(), **wish):
 
 def test_repetition_divides_what_is_above_zero_and_multiplies_the_rest():
     """Tokens 0 and 1 stand in the prompt, 2 in the reply, 3 nowhere."""
-    edited = edit([4.0, -4.0, 1.0, 3.0], prompt_ids=[0, 1, 0], reply_ids=[2], repetition_penalty=2.0)
+    edited = edit(
+        [4.0, -4.0, 1.0, 3.0], prompt_ids=[0, 1, 0], reply_ids=[2], repetition_penalty=2.0
+    )
     assert edited == [2.0, -8.0, 0.5, 3.0]
 
 
