@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from transformers import MinNewTokensLengthLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from snello.config.sampling import SamplingConfig
-from snello.engine.edits import Edits, Tally, edit_logits
+from snello.engine.edits import Edits, TokenCounts, edit_logits
 
 
 def edit(logits, prompt_ids=(), reply_ids=(), end_ids=(), **wish):
@@ -35,6 +35,13 @@ def test_presence_and_frequency_count_the_reply_alone():
     assert edit([1.0] * 4, **given_ids, frequency_penalty=-1.0) == [1.0, 2.0, 4.0, 1.0]
 
 
+def test_a_token_of_the_prompt_alone_is_repetition_but_not_presence():
+    edited = edit(
+        [4.0, 4.0], prompt_ids=[0], reply_ids=[1], repetition_penalty=2.0, presence_penalty=1.0
+    )
+    assert edited == [2.0, 1.0]
+
+
 def test_bias_comes_before_repetition_and_repetition_before_presence_and_frequency():
     """(-1 + 3) / 2 - 1 * 0.25 - 0.5 = 0.25; the other order would multiply the -1."""
     edited = edit(
@@ -55,7 +62,7 @@ def test_ends_are_banned_until_the_reply_is_long_enough():
 
 
 def test_repetition_is_that_of_transformers():
-    """With more tokens than a tally first has room for."""
+    """With more tokens than the counts first has room for."""
     logits = torch.randn(1, 500)
     prompt, reply = torch.randint(500, (300,)).tolist(), torch.randint(500, (200,)).tolist()
     ours = edit(logits[0].tolist(), prompt, reply, repetition_penalty=1.3)
@@ -94,11 +101,11 @@ def test_a_row_is_edited_alike_in_any_company():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 200)), st.lists(st.integers(0, 200), max_size=400))
-def test_a_tally_counts_as_a_recount_does(prompt_ids, reply_ids):
-    tally = Tally(prompt_ids)
+def test_token_counts_count_as_a_recount_does(prompt_ids, reply_ids):
+    counts = TokenCounts(prompt_ids)
     for token_id in reply_ids:
-        tally.add(token_id)
-    found = dict(zip(tally.token_ids.tolist(), tally.counts.tolist(), strict=True))
+        counts.add(token_id)
+    found = dict(zip(counts.token_ids.tolist(), counts.counts.tolist(), strict=True))
     assert found == {i: reply_ids.count(i) for i in {*prompt_ids, *reply_ids}}
 
 

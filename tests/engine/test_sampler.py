@@ -104,7 +104,7 @@ WIDE = 3000
 
 
 def spread(sharpness):
-    """Rows of weights from nearly even to nearly certain, over more tokens than are sorted first."""
+    """Rows of weights from nearly even to nearly certain, on more tokens than are sorted first."""
     torch.manual_seed(8)
     return (torch.randn(4, WIDE) * sharpness).softmax(-1)
 

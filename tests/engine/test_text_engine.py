@@ -71,8 +71,13 @@ def tell(groups):
     """What must not depend on company: all but the numbers of requests and the floats."""
     return [
         [
-            (reply.text, reply.token_ids, reply.finish_reason, reply.stop_reason)
-            + tuple([p.token_id for p in reply.logprobs or []])
+            (
+                reply.text,
+                reply.token_ids,
+                reply.finish_reason,
+                reply.stop_reason,
+                [place.token_id for place in reply.logprobs or []],
+            )
             for reply in group
         ]
         for group in groups
@@ -209,7 +214,7 @@ def test_logprobs_are_not_kept_where_nobody_asked(open_texts, prompts):
 
 
 def test_a_penalty_sees_earlier_turns_and_counts_only_the_reply(bench, prompts):
-    """The edits of a second turn: everything before it in the tally, nothing of it counted."""
+    """The edits of a second turn: everything before it in the counts, nothing of it counted."""
     engine = bench.open()
     first = engine.wait_for(
         engine.add(prompts[3], SamplingConfig(max_new_tokens=3, presence_penalty=1.0), keep=True)
@@ -218,11 +223,11 @@ def test_a_penalty_sees_earlier_turns_and_counts_only_the_reply(bench, prompts):
     number = engine.add([7, 8], wish, sequence=first.sequence)
     request = engine._requests[number]
     engine.step()
-    tally = request.edits.tally
-    assert set(tally.token_ids.tolist()) == {*prompts[3], *first.token_ids, 7, 8} | set(
+    counts = request.edits.seen
+    assert set(counts.token_ids.tolist()) == {*prompts[3], *first.token_ids, 7, 8} | set(
         request.thread.token_ids
     )
-    assert tally.counts.sum() == 1
+    assert counts.counts.sum() == 1
 
 
 def test_abort_ends_all_replies_and_gives_everything_back(open_texts, prompts):
@@ -252,11 +257,9 @@ def test_ctrl_c_gives_everything_back(open_texts, prompts, entrance):
 
     texts.engine.step = interrupted
     wish = SamplingConfig(max_new_tokens=None, ignore_eos=True)
+    generate = {"texts": texts.generate, "engine": texts.engine.generate}[entrance]
     with pytest.raises(KeyboardInterrupt):
-        if entrance == "texts":
-            texts.generate(prompts, [wish] * len(prompts))
-        else:
-            texts.engine.generate(prompts, wish)
+        generate(prompts, [wish] * len(prompts))
     assert num_steps == 2
     assert is_whole(texts)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

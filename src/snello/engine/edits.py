@@ -17,7 +17,7 @@ from snello.config.sampling import SamplingConfig
 _FIRST_ROOM = 64
 
 
-class Tally:
+class TokenCounts:
     """Which tokens a request has, and how often each stands in its reply; a token costs O(1).
 
     Invariant: `token_ids` are different from each other, and `counts[i]` is how often
@@ -54,7 +54,7 @@ class Tally:
 class Edits:
     """One request's changes to its logits.
 
-    Invariant: `tally` has seen every token of the prompt if repetition is penalised, and every
+    Invariant: `seen` has had every token of the prompt if repetition is penalised, and every
     token of the reply so far.
     """
 
@@ -76,14 +76,14 @@ class Edits:
         self.end_ids = np.array(sorted(set(end_ids)), dtype=np.int64)
         self.min_new_tokens = wish.min_new_tokens
         self.num_new_tokens = 0
-        self.tally = Tally(prompt_ids if self.repetition != 1.0 else ())
+        self.seen = TokenCounts(prompt_ids if self.repetition != 1.0 else ())
         self._is_counting = self.repetition != 1.0 or self.presence != 0 or self.frequency != 0
 
     def accept(self, token_id: int) -> None:
         """Count one token of the reply."""
         self.num_new_tokens += 1
         if self._is_counting:
-            self.tally.add(token_id)
+            self.seen.add(token_id)
 
     @property
     def banned_ids(self) -> NDArray[np.int64]:
@@ -108,7 +108,7 @@ def edit_logits(logits: Float[Tensor, "B V"], rows: Sequence[tuple[int, Edits]])
     places, ids, bias = _gather(rows, lambda e: (e.bias_ids, e.bias), device)
     if len(ids):
         logits[places, ids] += bias
-    places, ids, counts = _gather(rows, lambda e: (e.tally.token_ids, e.tally.counts), device)
+    places, ids, counts = _gather(rows, lambda e: (e.seen.token_ids, e.seen.counts), device)
     if len(ids):
         of_row = torch.zeros(len(logits), 3, device=device)  # (B, 3)
         for row, edits in rows:

@@ -41,6 +41,7 @@ class Engine:
         self.decoder = decoder
         self.memory = memory
         self.context_tokens = decoder.config.max_positions
+        self.max_sequences = max_sequences
         self._eos_ids = frozenset(eos_ids)
         self._scheduler = Scheduler(
             memory, max_batch_tokens=max_batch_tokens, max_sequences=max_sequences
@@ -77,6 +78,11 @@ class Engine:
         """
         thread = self._find_thread(sequence)
         sampling = sampling or SamplingConfig()
+        if sampling.n != 1:
+            raise ValueError(
+                f"SamplingConfig.n is {sampling.n}; the engine's requests are one reply each. Ask "
+                "for several through snello.LLM, or add one request for each."
+            )
         self.check(prompt_ids, sampling, sequence=sequence)
         number = next(self._numbers)
         if sequence is not None:
@@ -219,16 +225,11 @@ class Engine:
         *,
         sequence: int | None = None,
     ) -> None:
-        """Refuse what `add` would refuse, and take nothing.
+        """Refuse what `add` would refuse, whatever the number of samples, and take nothing.
 
         Raises:
             ValueError: as `add`.
         """
-        if sampling.n != 1:
-            raise ValueError(
-                f"SamplingConfig.n is {sampling.n}; the engine's requests are one reply each. Ask "
-                "for several through snello.LLM, or add one request for each."
-            )
         num_tokens = len(self._find_thread(sequence).token_ids) + len(prompt_ids)
         if not prompt_ids:
             raise ValueError("the prompt has no tokens; give at least one.")

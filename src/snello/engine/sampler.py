@@ -53,20 +53,22 @@ def sample(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B
     special = [row for row, ask in enumerate(asks) if not ask.is_plain]
     if special:
         rows = torch.tensor(special, device=logits.device)
-        chosen[rows] = _choose_specially(logits[rows].float(), [asks[row] for row in special])
+        chosen[rows] = _choose_specially(
+            _pick(logits, special).float(), [asks[row] for row in special]
+        )
     return chosen
 
 
 def _choose_specially(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B"]:
-    """Choose tokens from logits that may be changed in place."""
     edited = [(row, ask.edits) for row, ask in enumerate(asks) if ask.edits is not None]
     if edited:
+        logits = logits.clone()
         edit_logits(logits, edited)
     chosen = logits.argmax(dim=-1)
     drawing = [row for row, ask in enumerate(asks) if ask.temperature > 0.0]
     if drawing:
         rows = torch.tensor(drawing, device=logits.device)
-        chosen[rows] = _draw(logits[rows], [asks[row] for row in drawing])
+        chosen[rows] = _draw(_pick(logits, drawing), [asks[row] for row in drawing])
     return chosen
 
 
@@ -77,7 +79,8 @@ def _draw(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B"
     filtered = [row for row, ask in enumerate(asks) if ask.is_filtered]
     if filtered:
         rows = torch.tensor(filtered, device=device)
-        weights[rows] *= find_allowed(weights[rows], [asks[row] for row in filtered])
+        some = _pick(weights, filtered)
+        weights[rows] = some * find_allowed(some, [asks[row] for row in filtered])
     seeds = torch.tensor([(ask.seed, ask.num_drawn) for ask in asks], device=device)  # (B, 2)
     return choose(weights, draw_uniforms(seeds[:, 0], seeds[:, 1]))
 
@@ -125,6 +128,13 @@ def _count_allowed(ranked: Float[Tensor, "B N"], asks: Sequence[Ask]) -> Int[Ten
 
 def choose(weights: Float[Tensor, "B V"], uniforms: Float64[Tensor, " B"]) -> Int[Tensor, " B"]:
     """Invert the cumulated weights at the uniforms; a token of weight zero is never chosen."""
-    cumulated = weights.double().cumsum(dim=-1)
+    cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
     threshold = uniforms[:, None] * cumulated[:, -1:]
-    return (cumulated <= threshold).sum(dim=-1)
+    return torch.searchsorted(cumulated, threshold, right=True)[:, 0]
+
+
+def _pick(values: Float[Tensor, "B V"], rows: Sequence[int]) -> Float[Tensor, "R V"]:
+    """Return some rows; where they are all, the tensor itself, which is large enough to mind."""
+    if len(rows) == len(values):
+        return values
+    return values[torch.tensor(rows, device=values.device)]

@@ -115,14 +115,19 @@ class TextEngine:
         Raises:
             ValueError: as `add`; then nothing has been computed.
         """
+        for prompt_ids, wish in zip(prompts, wishes, strict=True):
+            self.engine.check(prompt_ids, wish)
         outputs: dict[int, list[SampleOutput]] = {}
+        # What has no chance to run yet stays here, so that the engine's queue stays short.
+        num_wanted = 2 * self.engine.max_sequences
+        num_left = sum(wish.n for wish in wishes)
         with deferred_interrupts() as raise_if_interrupted:
             try:
-                for prompt_ids, wish in zip(prompts, wishes, strict=True):
-                    outputs[self.add(prompt_ids, wish)] = []
-                num_left = sum(wish.n for wish in wishes)
                 while num_left:
                     raise_if_interrupted()
+                    while len(outputs) < len(prompts) and len(self._replies) < num_wanted:
+                        number = len(outputs)
+                        outputs[self.add(prompts[number], wishes[number])] = []
                     for piece in self.step():
                         if piece.output is not None and piece.request in outputs:
                             outputs[piece.request].append(piece.output)
