@@ -54,3 +54,22 @@ def test_a_system_text_comes_first(tiny_adapter, monkeypatch, capsys, memory):
     _, told = talk(monkeypatch, capsys, tiny_adapter, ["heron"], "--system", "the", *flags)
     seen = [int(METER.findall(printed.out)[0][0]) for printed in (bare, told)]
     assert seen[1] > seen[0]
+
+
+def test_a_stop_string_is_never_shown_and_the_chat_goes_on(tiny_adapter, monkeypatch, capsys):
+    lines, flags = ["heron holds 3.", "what is heron?"], ["--ignore-eos", "--max-new-tokens", "9"]
+    _, free = talk(monkeypatch, capsys, tiny_adapter, lines, *flags)
+    reply = free.out.splitlines()[1]
+    stop = reply[4:7]
+    code, printed = talk(monkeypatch, capsys, tiny_adapter, lines, *flags, "--stop", stop)
+    assert code == 0
+    assert printed.out.splitlines()[1] == reply[: reply.index(stop)]
+    assert "ended by stop" in printed.out.splitlines()[2]
+    assert stop not in printed.out
+    assert len(METER.findall(printed.out)) == 2
+
+
+def test_a_turn_has_one_reply(tiny_adapter, monkeypatch, capsys):
+    code, printed = talk(monkeypatch, capsys, tiny_adapter, ["heron"], "--n", "2")
+    assert code == 2
+    assert "ChatConfig.n is 2; a turn has one reply" in printed.err

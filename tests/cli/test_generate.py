@@ -58,9 +58,54 @@ def test_memory_can_be_chosen(tiny_adapter, tmp_path, memory):
     assert (row["peak_live_tokens"] == 7) == (memory == "window")
 
 
+def test_every_wish_can_be_written_on_the_command_line(tiny_adapter, tmp_path):
+    """A bias of 100 all but forces token 20, and the least length bans the stop token 21."""
+    out = tmp_path / "out.json"
+    words = ["generate", str(tiny_adapter), "--prompt", "heron", "otter", *SHORT]
+    wishes = ["--n", "3", "--temperature", "1", "--seed", "4", "--logprobs", "--top-logprobs", "2"]
+    biased = ["--logit-bias", "20", "100", "21", "-100", "--stop-token-ids", "21", "22"]
+    more = ["--min-new-tokens", "6", "--ignore-eos", "--repetition-penalty", "1.01"]
+    assert main([*words, *wishes, *biased, *more, "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())["completions"]
+    places = [(row["request"], row["sample"]) for row in rows]
+    assert places == [(request, sample) for request in range(2) for sample in range(3)]
+    for row in rows:
+        assert row["token_ids"] == [20] * 6
+        assert row["finish_reason"] == "length"
+        assert [place["token_id"] for place in row["logprobs"]] == row["token_ids"]
+        assert all(len(place["top"]) == 2 for place in row["logprobs"])
+
+
+def test_a_stop_string_ends_and_cuts_the_text(tiny_adapter, tmp_path, capsys):
+    whole, cut = tmp_path / "1.json", tmp_path / "2.json"
+    words = ["generate", str(tiny_adapter), "--prompt", "heron", "--ignore-eos", *SHORT]
+    assert main([*words, "--json", str(whole)]) == 0
+    text = json.loads(whole.read_text())["completions"][0]["text"]
+    assert main([*words, "--stop", "nowhere in it", text[3:6], "--json", str(cut)]) == 0
+    (row,) = json.loads(cut.read_text())["completions"]
+    assert row["text"] == text[: text.index(text[3:6])]
+    assert (row["finish_reason"], row["stop_reason"]) == ("stop", text[3:6])
+
+
+def test_several_replies_are_named_after_their_prompt(tiny_adapter, capsys):
+    words = ["generate", str(tiny_adapter), "--prompt", "heron", "otter", "--n", "2", *SHORT]
+    assert main([*words, "--temperature", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert [name for name in ("1.1", "1.2", "2.1", "2.2") if f"[{name}]" in printed] == [
+        "1.1",
+        "1.2",
+        "2.1",
+        "2.2",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--prompt", "x", "--logit-bias", "5", "400"], "logit_bias is {5: 400.0}"),
+        (["--prompt", "x", "--logit-bias", "99999", "1"], "logit_bias has token id 99999"),
+        (["--prompt", "x", "--top-logprobs", "3"], "top_logprobs is 3 while logprobs is off"),
+        (["--prompt", "x", "--stop", ""], "stop is ('',); it must be texts"),
         ([], "has no prompt; give --prompt TEXT"),
         (["--prompt", "x", "--memory", "sparse"], "has not learned what to forget"),
         (["--prompt", "x", "--memory", "window"], "window memory needs window_tokens"),

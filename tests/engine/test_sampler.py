@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from snello.config.engine import SamplingConfig
-from snello.engine.sampler import Ask, choose, draw_uniforms, find_allowed, sample
+from snello.config.sampling import SamplingConfig
+from snello.engine import sampler
+from snello.engine.dice import draw_uniforms, split_seed
+from snello.engine.edits import Edits
+from snello.engine.sampler import Ask, choose, find_allowed, sample
 
 
 def ask(temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, seed=0, num_drawn=0):
@@ -96,18 +100,80 @@ def test_a_row_draws_the_same_token_in_any_company():
     assert together == alone
 
 
+WIDE = 3000
+
+
+def spread(sharpness):
+    """Rows of weights from nearly even to nearly certain, on more tokens than are sorted first."""
+    torch.manual_seed(8)
+    return (torch.randn(4, WIDE) * sharpness).softmax(-1)
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 2.0, 6.0])
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("wish", "warper"),
     [
-        ({"temperature": -0.1}, "temperature is -0.1; it must be 0 or more"),
-        ({"temperature": float("nan")}, "temperature is nan"),
-        ({"top_k": 0}, "top_k is 0; it must be at least 1"),
-        ({"top_p": 0.0}, "top_p is 0.0; it must be above 0"),
-        ({"min_p": 1.5}, "min_p is 1.5; it must be between 0 and 1"),
-        ({"seed": -1}, "seed is -1"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"top_k": 7}, TopKLogitsWarper(7)),
+        ({"top_k": 700}, TopKLogitsWarper(700)),
+        ({"top_p": 0.9}, TopPLogitsWarper(0.9)),
+        ({"top_p": 0.3}, TopPLogitsWarper(0.3)),
+        ({"min_p": 0.05}, MinPLogitsWarper(0.05)),
     ],
+    ids=["top-k", "wide top-k", "top-p", "small top-p", "min-p"],
 )
-def test_bad_settings_are_refused_in_one_line(setting, message):
-    with pytest.raises(ValueError, match=message):
-        SamplingConfig(**setting)
+def test_filters_are_those_of_transformers(sharpness, wish, warper):
+    weights = spread(sharpness)
+    theirs = warper(torch.zeros(4, 1, dtype=torch.long), weights.log()) > -torch.inf
+    assert torch.equal(find_allowed(weights, [ask(**wish)] * 4), theirs)
+
+
+def test_all_filters_together_are_those_of_transformers_in_its_order():
+    weights, ids = spread(2.0), torch.zeros(4, 1, dtype=torch.long)
+    theirs = TopPLogitsWarper(0.7)(ids, TopKLogitsWarper(40)(ids, weights.log()))
+    theirs = MinPLogitsWarper(0.2)(ids, theirs) > -torch.inf
+    allowed = find_allowed(weights, [ask(top_k=40, top_p=0.7, min_p=0.2)] * 4)
+    assert torch.equal(allowed, theirs)
+    assert 1 < allowed.sum() < 160
+
+
+def test_a_wide_neighbour_changes_no_filter():
+    """The neighbour's nucleus is wider than what is sorted first."""
+    weights = torch.cat([spread(6.0), spread(0.1)])
+    asks = [ask(top_p=0.9), ask(top_k=5), ask(min_p=0.1), ask(top_k=50, top_p=0.5)] * 2
+    together = find_allowed(weights, asks)
+    alone = [find_allowed(weights[i : i + 1], asks[i : i + 1]) for i in range(8)]
+    assert torch.equal(together, torch.cat(alone))
+    assert together[4].sum() > 2000
+
+
+def test_a_batch_of_greedy_rows_is_one_argmax(monkeypatch):
+    monkeypatch.setattr(sampler, "_choose_specially", None)
+    logits = torch.randn(4, 50)
+    assert torch.equal(sample(logits, [ask(temperature=0.0)] * 4), logits.argmax(-1))
+
+
+def test_logits_stay_as_they_are():
+    logits = torch.randn(2, 50)
+    before = logits.clone()
+    edits = Edits(SamplingConfig(logit_bias={3: 9.0}), [], [])
+    sample(logits, [ask()._replace(edits=edits), ask(temperature=0.0)._replace(edits=edits)])
+    assert torch.equal(logits, before)
+
+
+def test_edits_come_before_the_argmax_and_before_the_filters():
+    """Token 9 is the likeliest by its bias alone; the ban of 9 then makes 4 the likeliest."""
+    logits = torch.zeros(1, 20)
+    logits[0, 4] = 1.0
+    liked = Edits(SamplingConfig(logit_bias={9: 5.0}), [], [])
+    banned = Edits(SamplingConfig(logit_bias={9: 5.0}, min_new_tokens=3), [], [9])
+    for wish in ({"temperature": 0.0}, {"top_k": 1}):
+        assert sample(logits, [ask(**wish)._replace(edits=liked)]).tolist() == [9]
+        assert sample(logits, [ask(**wish)._replace(edits=banned)]).tolist() == [4]
+
+
+def test_sample_0_has_the_seed_itself_and_others_have_nothing_in_common():
+    seeds = {split_seed(seed, index) for seed in range(50) for index in range(50)}
+    assert len(seeds) == 2500
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert split_seed(12, 0) == 12
+    assert split_seed(2**63 - 1, 7) == split_seed(2**63 - 1, 7)

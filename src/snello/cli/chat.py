@@ -10,8 +10,8 @@ from snello.cli.console import say
 from snello.config.chat import ChatConfig
 from snello.config.engine import SamplingConfig
 from snello.engine.build import Served, serve
-from snello.engine.request import Completion, Token
-from snello.engine.text import TextStream
+from snello.engine.request import Completion
+from snello.engine.text_engine import TextEngine
 
 RESET, QUIT = "/reset", "/quit"
 
@@ -49,7 +49,7 @@ class Conversation:
     """
 
     def __init__(self, served: Served, sampling: SamplingConfig, system: str | None) -> None:
-        self._served = served
+        self._texts = TextEngine(served.engine, served.codec)
         self._sampling = sampling
         self._system = system
         self._last_ids: list[int] = []
@@ -61,26 +61,25 @@ class Conversation:
         Raises:
             ValueError: the turn does not fit into the model's context; nothing has changed.
         """
-        engine = self._served.engine
-        number = engine.add(self._encode(text), self._sampling, sequence=self.sequence, keep=True)
-        stream = TextStream(self._served.codec.decode)
-        for event in engine.stream(number):
-            if isinstance(event, Token):
-                yield stream.push(event.token_id)
-            else:
-                self.sequence = event.sequence
-                self._last_ids = event.token_ids
-                yield event
+        ids = self._encode(text)
+        self._texts.add(ids, self._sampling, is_streamed=True, sequence=self.sequence, keep=True)
+        while self._texts.is_busy:
+            for piece in self._texts.step():
+                yield piece.text
+                if piece.output is not None:
+                    self.sequence = piece.output.completion.sequence
+                    self._last_ids = piece.output.token_ids
+                    yield piece.output.completion
 
     def reset(self) -> None:
         """Give the memory back and start anew."""
         if self.sequence is not None:
-            self._served.engine.forget(self.sequence)
+            self._texts.engine.forget(self.sequence)
         self.sequence = None
         self._last_ids = []
 
     def _encode(self, text: str) -> list[int]:
-        codec = self._served.codec
+        codec = self._texts.codec
         if self.sequence is not None:
             return codec.encode_next_turn(text, previous_ids=self._last_ids)
         system = [] if self._system is None else [{"role": "system", "content": self._system}]

@@ -6,13 +6,11 @@ Knows nothing of what the figures mean.
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 
@@ -43,16 +41,6 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for row in rows:
         table.add_row(*row)
     return table
-
-
-@contextmanager
-def progress_bar(task: str, total: int) -> Iterator[Any]:
-    """A bar on stderr for the time of the block; yields `advance(done)`."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        bar = progress.add_task(task, total=total)
-        yield lambda done: progress.update(bar, completed=done)
 
 
 def write_json(path: Path, figures: dict[str, Any]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from snello.cache.open import choose_memory
-from snello.cli.console import check_writable, print_table, progress_bar, say, write_json
+from snello.cli.console import check_writable, print_table, say, write_json
 from snello.config.engine import EngineConfig, MemoryKind
 from snello.config.evaluate import EvaluateConfig
 from snello.engine.build import Served, build_engine
+from snello.engine.progress import progress_bar
 from snello.engine.text import TextCodec
 from snello.evaluation.compare import Comparison, Open, compare
 from snello.evaluation.measures import as_figures

@@ -8,12 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from snello.cli.console import check_writable, print_table, progress_bar, say, write_json
-from snello.config.engine import SamplingConfig
+from snello.cli.console import check_writable, print_table, say, write_json
 from snello.config.generate import GenerateConfig
 from snello.engine.build import Served, serve
-from snello.engine.request import Completion
+from snello.engine.llm import generate_visibly
+from snello.engine.outputs import SampleOutput
 from snello.engine.text import Message, TextCodec
+from snello.engine.text_engine import TextEngine
 
 Prompt = str | list[Message]
 
@@ -31,13 +32,11 @@ def run(config: GenerateConfig) -> None:
     is_chat = config.chat or (served.codec.has_chat and not config.raw)
     prompt_ids = [encode_prompt(served.codec, prompt, is_chat) for prompt in prompts]
     started = time.perf_counter()
-    completions = _generate(served, prompt_ids, config.sampling)
+    texts = TextEngine(served.engine, served.codec)
+    replies = generate_visibly(texts, prompt_ids, [config.sampling] * len(prompt_ids))
     seconds = time.perf_counter() - started
-    rows = [
-        describe(completion, served.codec.decode(completion.token_ids))
-        for completion in completions
-    ]
-    totals = sum_up(completions, seconds, served)
+    rows = [describe(request, reply) for request, group in enumerate(replies) for reply in group]
+    totals = sum_up(rows, seconds, served)
     _print_results(rows, totals)
     if config.json is not None:
         write_json(config.json, {"model": config.model, **totals, "completions": rows})
@@ -89,11 +88,15 @@ def encode_prompt(codec: TextCodec, prompt: Prompt, is_chat: bool) -> list[int]:
     return codec.encode(prompt)
 
 
-def describe(completion: Completion, text: str) -> dict[str, Any]:
-    """Return one completion's text and figures; keys carry units."""
-    return {
-        "text": text,
+def describe(request: int, reply: SampleOutput) -> dict[str, Any]:
+    """Return one reply's text and figures; keys carry units."""
+    completion = reply.completion
+    figures = {
+        "request": request,
+        "sample": reply.index,
+        "text": reply.text,
         "finish_reason": completion.finish_reason,
+        "stop_reason": reply.stop_reason,
         "refusal": completion.refusal,
         "prompt_tokens": completion.num_prompt_tokens,
         "generated_tokens": completion.num_generated_tokens,
@@ -103,11 +106,14 @@ def describe(completion: Completion, text: str) -> dict[str, Any]:
         "kv_reads_tokens": completion.kv_reads,
         "token_ids": completion.token_ids,
     }
+    if reply.logprobs is not None:
+        figures["logprobs"] = [place._asdict() for place in reply.logprobs]
+    return figures
 
 
-def sum_up(completions: list[Completion], seconds: float, served: Served) -> dict[str, Any]:
+def sum_up(rows: list[dict[str, Any]], seconds: float, served: Served) -> dict[str, Any]:
     """Return the figures of the whole run."""
-    generated_tokens = sum(completion.num_generated_tokens for completion in completions)
+    generated_tokens = sum(row["generated_tokens"] for row in rows)
     return {
         "memory": served.plan.kind,
         "window_tokens": served.plan.window_tokens,
@@ -118,24 +124,11 @@ def sum_up(completions: list[Completion], seconds: float, served: Served) -> dic
     }
 
 
-def _generate(
-    served: Served, prompt_ids: list[list[int]], sampling: SamplingConfig
-) -> list[Completion]:
-    num_done = 0
-    with progress_bar("generating", len(prompt_ids)) as advance:
-
-        def count(_: Completion) -> None:
-            nonlocal num_done
-            num_done += 1
-            advance(num_done)
-
-        return served.engine.generate(prompt_ids, sampling, on_finish=count)
-
-
 def _print_results(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
-    for number, row in enumerate(rows, start=1):
+    names = _name_rows(rows)
+    for name, row in zip(names, rows, strict=True):
         if len(rows) > 1:
-            say(f"[{number}]")
+            say(f"[{name}]")
         say(row["text"])
     columns = ("request", "prompt", "generated", "ended by", "peak live", "factor", "peak bytes")
     print_table(
@@ -143,7 +136,7 @@ def _print_results(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
         (*columns, "KV reads"),
         [
             (
-                str(number),
+                name,
                 f"{row['prompt_tokens']:,}",
                 f"{row['generated_tokens']:,}",
                 row["finish_reason"],
@@ -152,10 +145,19 @@ def _print_results(rows: list[dict[str, Any]], totals: dict[str, Any]) -> None:
                 f"{row['peak_bytes']:,}",
                 f"{row['kv_reads_tokens']:,.0f}",
             )
-            for number, row in enumerate(rows, start=1)
+            for name, row in zip(names, rows, strict=True)
         ],
     )
     say(
         f"{totals['generated_tokens']:,} tokens at {totals['tokens_per_second']:,.1f} tokens/s; "
         f"at most {totals['peak_pool_bytes']:,} bytes taken from the pool"
     )
+
+
+def _name_rows(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the prompt's number of each row, with the reply's where a prompt has several."""
+    has_several = any(row["sample"] for row in rows)
+    return [
+        f"{row['request'] + 1}.{row['sample'] + 1}" if has_several else str(row["request"] + 1)
+        for row in rows
+    ]

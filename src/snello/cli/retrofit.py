@@ -5,11 +5,12 @@ Knows nothing of how a step is taken.
 
 from dataclasses import replace
 
-from snello.cli.console import check_writable, print_table, progress_bar, say, write_json
+from snello.cli.console import check_writable, print_table, say, write_json
 from snello.cli.origin import describe_origin
 from snello.config.engine import EngineConfig, SamplingConfig
 from snello.config.retrofit import RetrofitConfig
 from snello.engine.build import serve
+from snello.engine.progress import progress_bar
 from snello.models.adapter import find_base
 from snello.models.families import read_model_config
 from snello.retrofit.documents import open_writer

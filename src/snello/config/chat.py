@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from snello.config.engine import EngineConfig, SamplingConfig
+from snello.config.engine import EngineConfig
+from snello.config.sampling import SamplingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +23,16 @@ class ChatConfig:
     base: Path | None = None
     """The base model's folder, if the adapter's own note of it no longer holds."""
 
-    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(
-        default_factory=lambda: SamplingConfig(max_new_tokens=None)
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = (
+        field(default_factory=lambda: SamplingConfig(max_new_tokens=None))
     )
     engine: Annotated[EngineConfig, tyro.conf.arg(name="")] = field(
         default_factory=lambda: EngineConfig(max_sequences=1)
     )
+
+    def __post_init__(self) -> None:
+        if self.sampling.n != 1:
+            raise ValueError(
+                f"ChatConfig.n is {self.sampling.n}; a turn has one reply. Leave it out, or use "
+                "snello generate."
+            )

@@ -1,71 +1,19 @@
-"""How tokens are chosen, and where they live while they are. Knows nothing of tensors or files."""
+"""Where tokens live, and how much one step may do. Knows nothing of tensors or files.
+
+How tokens are chosen is `config.sampling`; its class is named here too, because whoever builds an
+engine wants both.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from snello.config.sampling import SamplingConfig
+
+__all__ = ["Device", "Dtype", "EngineConfig", "MemoryKind", "SamplingConfig"]
+
 MemoryKind = Literal["dense", "sparse", "window"]
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingConfig:
-    """How the tokens of one request are chosen, and when it ends.
-
-    Filters apply in this order: temperature, top-k, top-p, min-p.
-    """
-
-    temperature: float = 0.0
-    """0 always takes the likeliest token; 1 draws from the model's own distribution."""
-
-    top_k: int | None = None
-    """Draw among this many likeliest tokens; without it, among all."""
-
-    top_p: float = 1.0
-    """Draw among the fewest tokens that together weigh at least this much."""
-
-    min_p: float = 0.0
-    """Rule out tokens less likely than this times the likeliest."""
-
-    seed: int | None = None
-    """The same seed and prompt give the same tokens; without it, every request has its own."""
-
-    max_new_tokens: int | None = 256
-    """The longest reply; without it, only the model's context ends one."""
-
-    stop_token_ids: tuple[int, ...] = ()
-    """Tokens that end a reply, besides the model's own end."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature >= 0.0:
-            raise ValueError(
-                f"SamplingConfig.temperature is {self.temperature}; it must be 0 or more. "
-                "0 always takes the likeliest token."
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(
-                f"SamplingConfig.top_k is {self.top_k}; it must be at least 1. "
-                "Leave it out to draw among all tokens."
-            )
-        if not 0.0 < self.top_p <= 1.0:
-            raise ValueError(
-                f"SamplingConfig.top_p is {self.top_p}; it must be above 0 and at most 1. "
-                "1 draws among all tokens."
-            )
-        if not 0.0 <= self.min_p <= 1.0:
-            raise ValueError(
-                f"SamplingConfig.min_p is {self.min_p}; it must be between 0 and 1. "
-                "0 rules nothing out."
-            )
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise ValueError(
-                f"SamplingConfig.seed is {self.seed}; it must be between 0 and 2**63 - 1."
-            )
-        if self.max_new_tokens is not None and self.max_new_tokens < 1:
-            raise ValueError(
-                f"SamplingConfig.max_new_tokens is {self.max_new_tokens}; it must be at least 1. "
-                "Use None for no limit but the model's context."
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from snello.config.engine import EngineConfig, SamplingConfig
+from snello.config.engine import EngineConfig
+from snello.config.sampling import SamplingConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +32,8 @@ class GenerateConfig:
     base: Path | None = None
     """The base model's folder, if the adapter's own note of it no longer holds."""
 
-    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(
-        default_factory=SamplingConfig
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name=""), tyro.conf.FlagCreatePairsOff] = (
+        field(default_factory=SamplingConfig)
     )
     engine: Annotated[EngineConfig, tyro.conf.arg(name="")] = field(default_factory=EngineConfig)
 

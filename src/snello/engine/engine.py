@@ -5,16 +5,17 @@ sampler's.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 
 import torch
 
 from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
-from snello.config.engine import SamplingConfig
+from snello.config.sampling import SamplingConfig
+from snello.engine.interrupt import deferred_interrupts
 from snello.engine.request import Completion, FinishReason, Request, Thread, Token
-from snello.engine.runner import Runner
+from snello.engine.runner import Choice, Runner
 from snello.engine.scheduler import Batch, NeverFits, Scheduler
 from snello.models.decoder import Decoder
 
@@ -40,6 +41,7 @@ class Engine:
         self.decoder = decoder
         self.memory = memory
         self.context_tokens = decoder.config.max_positions
+        self.max_sequences = max_sequences
         self._eos_ids = frozenset(eos_ids)
         self._scheduler = Scheduler(
             memory, max_batch_tokens=max_batch_tokens, max_sequences=max_sequences
@@ -72,11 +74,16 @@ class Engine:
 
         Raises:
             ValueError: an empty or too long prompt, an id outside the vocabulary, an unknown
-                sequence.
+                sequence, more than one sample.
         """
         thread = self._find_thread(sequence)
-        self._check_prompt(prompt_ids, thread)
         sampling = sampling or SamplingConfig()
+        if sampling.n != 1:
+            raise ValueError(
+                f"SamplingConfig.n is {sampling.n}; the engine's requests are one reply each. Ask "
+                "for several through snello.LLM, or add one request for each."
+            )
+        self.check(prompt_ids, sampling, sequence=sequence)
         number = next(self._numbers)
         if sequence is not None:
             del self._scheduler.idle[sequence]
@@ -88,7 +95,7 @@ class Engine:
             thread=thread,
             sampling=sampling,
             seed=self._dice.getrandbits(62) if sampling.seed is None else sampling.seed,
-            eos_ids=self._eos_ids,
+            eos_ids=frozenset() if sampling.ignore_eos else self._eos_ids,
             num_prompt_tokens=len(prompt_ids),
             length_limit_tokens=self.context_tokens,
             sequence=sequence if keep else None,
@@ -107,8 +114,7 @@ class Engine:
             return [self._finish(event.request, "refused", refusal=str(event))]
         if batch is None:
             return []
-        token_ids = self._runner.run(batch)
-        return self._hand_out(batch, token_ids)
+        return self._hand_out(batch, self._runner.run(batch))
 
     def generate(
         self,
@@ -125,25 +131,28 @@ class Engine:
                 equal replies.
             on_finish: Called with each completion as it comes, for progress.
 
+        Whatever ends it early, Ctrl-C too, leaves none of its requests behind.
+
         Raises:
             ValueError: as `add`; then no request has been taken.
         """
         wishes = [sampling] * len(prompts) if not isinstance(sampling, Sequence) else sampling
         numbers: list[int] = []
-        try:
-            for prompt_ids, wish in zip(prompts, wishes, strict=True):
-                numbers.append(self.add(prompt_ids, wish))
-        except ValueError:
-            for number in numbers:
-                self.abort(number)
-            raise
         done: dict[int, Completion] = {}
-        while len(done) < len(numbers):
-            for event in self.step():
-                if isinstance(event, Completion):
-                    done[event.request] = event
-                    if on_finish is not None:
-                        on_finish(event)
+        with deferred_interrupts() as raise_if_interrupted:
+            try:
+                for prompt_ids, wish in zip(prompts, wishes, strict=True):
+                    numbers.append(self.add(prompt_ids, wish))
+                while len(done) < len(numbers):
+                    raise_if_interrupted()
+                    for event in self.step():
+                        if isinstance(event, Completion):
+                            done[event.request] = event
+                            if on_finish is not None:
+                                on_finish(event)
+            finally:
+                for number in set(numbers) & self._requests.keys():
+                    self.abort(number)
         return [done[number] for number in numbers]
 
     def stream(self, number: int) -> Iterator[Token | Completion]:
@@ -159,8 +168,12 @@ class Engine:
         raise ValueError(f"request {number} is not being worked on; add it first.")
 
     @torch.inference_mode()
-    def abort(self, number: int) -> Completion:
+    def abort(self, number: int, reason: FinishReason = "aborted") -> Completion:
         """End a request at once, give its memory back, and return what it got so far.
+
+        Args:
+            number: The request.
+            reason: Why it ends; `stop` where its text has reached a stop string.
 
         Raises:
             ValueError: no such request, or it is done.
@@ -170,7 +183,7 @@ class Engine:
                 f"request {number} is not being worked on; those are "
                 f"{sorted(self._requests) or 'none'}."
             )
-        return self._finish(self._requests[number], "aborted")
+        return self._finish(self._requests[number], reason)
 
     @torch.inference_mode()
     def forget(self, sequence: int) -> None:
@@ -205,8 +218,19 @@ class Engine:
             )
         return self._scheduler.idle[sequence]
 
-    def _check_prompt(self, prompt_ids: Sequence[int], thread: Thread) -> None:
-        num_tokens = len(thread.token_ids) + len(prompt_ids)
+    def check(
+        self,
+        prompt_ids: Sequence[int],
+        sampling: SamplingConfig,
+        *,
+        sequence: int | None = None,
+    ) -> None:
+        """Refuse what `add` would refuse, whatever the number of samples, and take nothing.
+
+        Raises:
+            ValueError: as `add`.
+        """
+        num_tokens = len(self._find_thread(sequence).token_ids) + len(prompt_ids)
         if not prompt_ids:
             raise ValueError("the prompt has no tokens; give at least one.")
         if num_tokens >= self.context_tokens:
@@ -214,24 +238,29 @@ class Engine:
                 f"the prompt makes {num_tokens} tokens, and the model's context holds "
                 f"{self.context_tokens} with the reply; shorten the prompt."
             )
+        self._check_vocabulary("the prompt", prompt_ids)
+        self._check_vocabulary("SamplingConfig.stop_token_ids", sampling.stop_token_ids)
+        self._check_vocabulary("SamplingConfig.logit_bias", sampling.logit_bias)
+
+    def _check_vocabulary(self, owner: str, token_ids: Iterable[int]) -> None:
         size = self.decoder.config.vocab_size
-        wrong = next((i for i in prompt_ids if not 0 <= i < size), None)
+        wrong = next((i for i in token_ids if not 0 <= i < size), None)
         if wrong is not None:
             raise ValueError(
-                f"the prompt has token id {wrong}; the model knows ids 0 to {size - 1}. "
+                f"{owner} has token id {wrong}; the model knows ids 0 to {size - 1}. "
                 "Use the tokenizer from the model's own folder."
             )
 
-    def _hand_out(self, batch: Batch, token_ids: list[int]) -> list[Token | Completion]:
-        """Append the sampled tokens to their threads, in the order of the batch's last shares."""
+    def _hand_out(self, batch: Batch, choices: list[Choice]) -> list[Token | Completion]:
+        """Append the chosen tokens to their threads, in the order of the batch's last shares."""
         events: list[Token | Completion] = []
-        sampled = iter(token_ids)
+        chosen = iter(choices)
         for request, _ in batch.shares:
             if request.thread.num_pending:
                 continue
-            token_id = next(sampled)
-            reason = request.accept(token_id)
-            events.append(Token(request.number, token_id))
+            choice = next(chosen)
+            reason = request.accept(*choice)
+            events.append(Token(request.number, *choice))
             if reason is not None:
                 events.append(self._finish(request, reason))
         return events
@@ -253,6 +282,7 @@ class Engine:
             peak_bytes=costs.peak_bytes,
             sequence=request.sequence,
             refusal=refusal,
+            logprobs=request.logprobs if request.sampling.logprobs else None,
         )
         self._scheduler.finish(request)
         return completion

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from snello.config.engine import SamplingConfig
+from snello.engine.edits import Edits
 from snello.engine.sampler import Ask
+from snello.engine.scores import TokenLogprobs
 
 FinishReason = Literal["eos", "stop", "length", "context", "refused", "aborted"]
 
@@ -28,6 +30,8 @@ class Token(NamedTuple):
 
     request: int
     token_id: int
+    logprobs: TokenLogprobs | None = None
+    """How likely the model found it, if that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +43,9 @@ class Completion:
     """The generated tokens, the one that stopped it included."""
 
     finish_reason: FinishReason
-    """`eos`: the model ended; `stop`: a stop token; `length`: `max_new_tokens`; `context`: the
-    model's context is full; `refused`: it can never fit in memory; `aborted`: by the caller."""
+    """`eos`: the model ended; `stop`: a stop token or a stop string; `length`: `max_new_tokens`;
+    `context`: the model's context is full; `refused`: it can never fit in memory; `aborted`: by
+    the caller."""
 
     num_prompt_tokens: int
     """Tokens of this turn's prompt."""
@@ -64,6 +69,9 @@ class Completion:
 
     refusal: str | None = None
     """One line that says why, if `finish_reason` is `refused`."""
+
+    logprobs: list[TokenLogprobs] | None = None
+    """One for each of `token_ids`, if they were asked for."""
 
     @property
     def num_generated_tokens(self) -> int:
@@ -104,6 +112,8 @@ class Request:
     sampling: SamplingConfig
     seed: int
     eos_ids: frozenset[int]
+    """The model's own end tokens; empty if they are to be ignored."""
+
     num_prompt_tokens: int
     length_limit_tokens: int
     """The thread never grows longer than this."""
@@ -113,6 +123,9 @@ class Request:
 
     num_generated: int = 0
     kv_reads_at_start: float = 0.0
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    edits: Edits | None = None
+    """What is done to its logits, made when it is first sampled; None if nothing is."""
 
     @property
     def is_decoding(self) -> bool:
@@ -123,14 +136,27 @@ class Request:
     def ask(self) -> Ask:
         """How its next token is to be sampled."""
         wish = self.sampling
+        if wish.edits_logits and self.edits is None:
+            self.edits = Edits(wish, self.thread.token_ids, {*self.eos_ids, *wish.stop_token_ids})
         return Ask(
-            wish.temperature, wish.top_k, wish.top_p, wish.min_p, self.seed, self.num_generated
+            wish.temperature,
+            wish.top_k,
+            wish.top_p,
+            wish.min_p,
+            self.seed,
+            self.num_generated,
+            self.edits,
+            wish.top_logprobs if wish.logprobs else None,
         )
 
-    def accept(self, token_id: int) -> FinishReason | None:
+    def accept(self, token_id: int, logprobs: TokenLogprobs | None = None) -> FinishReason | None:
         """Take a sampled token; return why the request ends with it, or None if it goes on."""
         self.thread.token_ids.append(token_id)
         self.num_generated += 1
+        if self.edits is not None:
+            self.edits.accept(token_id)
+        if logprobs is not None:
+            self.logprobs.append(logprobs)
         if token_id in self.eos_ids:
             return "eos"
         if token_id in self.sampling.stop_token_ids:

@@ -3,17 +3,27 @@
 Knows nothing of waiting requests, stopping or text.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
-from snello.engine.sampler import sample
+from snello.engine.sampler import Ask, sample
 from snello.engine.scheduler import Batch, Share
+from snello.engine.scores import TokenLogprobs, score_tokens
 from snello.models.decoder import Decoder
+
+
+class Choice(NamedTuple):
+    """The next token of one request, and its scores if they were asked for."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None
 
 
 class Runner:
@@ -26,7 +36,7 @@ class Runner:
         self._memory = memory
         self._device = device
 
-    def run(self, batch: Batch) -> list[int]:
+    def run(self, batch: Batch) -> list[Choice]:
         """Compute a batch and return one token for each share that is its request's last.
 
         Threads are told what has been stored; logits exist only for rows that are sampled.
@@ -45,7 +55,7 @@ class Runner:
             return []
         rows = torch.tensor([row for row, _ in asking], device=self._device)
         logits = self._decoder.project(hidden[rows])
-        return sample(logits, [ask for _, ask in asking]).tolist()
+        return _choose(logits, [ask for _, ask in asking])
 
     def _gather_tokens(self, shares: list[Share]) -> Int[Tensor, " T"]:
         token_ids: list[int] = []
@@ -53,3 +63,16 @@ class Runner:
             thread = request.thread
             token_ids += thread.token_ids[thread.num_stored : thread.num_stored + num_tokens]
         return torch.tensor(token_ids, device=self._device)
+
+
+def _choose(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> list[Choice]:
+    token_ids = sample(logits, asks)
+    scores: list[TokenLogprobs | None] = [None] * len(asks)
+    scored = [row for row, ask in enumerate(asks) if ask.num_top_logprobs is not None]
+    if scored:
+        rows = torch.tensor(scored, device=logits.device)
+        num_top = [asks[row].num_top_logprobs or 0 for row in scored]
+        found = score_tokens(logits[rows], token_ids[rows], num_top)
+        for row, logprobs in zip(scored, found, strict=True):
+            scores[row] = logprobs
+    return [Choice(*pair) for pair in zip(token_ids.tolist(), scores, strict=True)]

@@ -1,7 +1,7 @@
-"""From logits to token ids: temperature, top-k, top-p, min-p, and a draw.
+"""From logits to token ids: edits, temperature, top-k, top-p, min-p, and a draw.
 
-Knows nothing of requests, memory or models. The draw is a hash of the seed and of how many tokens
-were drawn before, never a shared stream: a request's tokens do not depend on who shares its batch.
+Knows nothing of requests, memory or models. No row's token depends on the other rows: every
+operation runs along a row, and the draw is a function of the row's seed and index.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
+from snello.engine.dice import draw_uniforms
+from snello.engine.edits import Edits, edit_logits
+
 _SMALLEST_TEMPERATURE = 1e-5
-_UNIFORM_BITS = 52
+_FIRST_CANDIDATES = 256
 
 
 class Ask(NamedTuple):
@@ -24,6 +27,16 @@ class Ask(NamedTuple):
     min_p: float
     seed: int
     num_drawn: int
+    edits: Edits | None = None
+    """What to do to the logits first, if anything."""
+
+    num_top_logprobs: int | None = None
+    """How many likeliest tokens to report beside the chosen one; None reports nothing."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the largest logit is all that it takes."""
+        return self.temperature == 0.0 and self.edits is None
 
     @property
     def is_filtered(self) -> bool:
@@ -32,65 +45,96 @@ class Ask(NamedTuple):
 
 
 def sample(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B"]:
-    """Choose one token for each row; rows with temperature 0 take the largest logit."""
-    greedy = logits.argmax(dim=-1)
-    if all(ask.temperature == 0.0 for ask in asks):
-        return greedy
+    """Choose one token for each row; rows with temperature 0 take the largest logit.
+
+    Of equal logits the first token id is taken. `logits` stay as they are.
+    """
+    chosen = logits.argmax(dim=-1)
+    special = [row for row, ask in enumerate(asks) if not ask.is_plain]
+    if special:
+        rows = torch.tensor(special, device=logits.device)
+        chosen[rows] = _choose_specially(
+            _pick(logits, special).float(), [asks[row] for row in special]
+        )
+    return chosen
+
+
+def _choose_specially(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B"]:
+    edited = [(row, ask.edits) for row, ask in enumerate(asks) if ask.edits is not None]
+    if edited:
+        logits = logits.clone()
+        edit_logits(logits, edited)
+    chosen = logits.argmax(dim=-1)
+    drawing = [row for row, ask in enumerate(asks) if ask.temperature > 0.0]
+    if drawing:
+        rows = torch.tensor(drawing, device=logits.device)
+        chosen[rows] = _draw(_pick(logits, drawing), [asks[row] for row in drawing])
+    return chosen
+
+
+def _draw(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B"]:
     device = logits.device
     temperatures = torch.tensor([ask.temperature for ask in asks], device=device)
-    softened = logits.float() / temperatures.clamp(min=_SMALLEST_TEMPERATURE)[:, None]
-    weights = softened.softmax(dim=-1)
-    if any(ask.is_filtered for ask in asks):
-        weights = weights * find_allowed(weights, asks)
+    weights = (logits / temperatures.clamp(min=_SMALLEST_TEMPERATURE)[:, None]).softmax(dim=-1)
+    filtered = [row for row, ask in enumerate(asks) if ask.is_filtered]
+    if filtered:
+        rows = torch.tensor(filtered, device=device)
+        some = _pick(weights, filtered)
+        weights[rows] = some * find_allowed(some, [asks[row] for row in filtered])
     seeds = torch.tensor([(ask.seed, ask.num_drawn) for ask in asks], device=device)  # (B, 2)
-    drawn = choose(weights, draw_uniforms(seeds[:, 0], seeds[:, 1]))
-    return torch.where(temperatures == 0.0, greedy, drawn)
+    return choose(weights, draw_uniforms(seeds[:, 0], seeds[:, 1]))
 
 
 def find_allowed(weights: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Bool[Tensor, "B V"]:
     """Tell which tokens may be drawn: first top-k, then top-p of what is left, then min-p.
 
-    The likeliest token is always allowed. Equal weights are ranked by token id.
+    Each row of weights adds up to 1. The likeliest token is always allowed; equal weights are
+    ranked by token id. Only the heaviest tokens are sorted: as many as it takes to find where
+    every row ends.
     """
-    device, size = weights.device, weights.shape[-1]
-    top_k = torch.tensor([ask.top_k or size for ask in asks], device=device)
-    top_p = torch.tensor([ask.top_p for ask in asks], device=device)
-    min_p = torch.tensor([ask.min_p for ask in asks], device=device)
-    ranked, order = weights.sort(dim=-1, descending=True, stable=True)
-    among_first = torch.arange(size, device=device) < top_k[:, None]
-    ranked = ranked * among_first
-    before = ranked.cumsum(dim=-1) - ranked
+    size = weights.shape[-1]
+    num_candidates = min(size, max(_FIRST_CANDIDATES, *((ask.top_k or 0) + 1 for ask in asks)))
+    while True:
+        heaviest = weights.topk(num_candidates, dim=-1).values  # (B, num_candidates)
+        num_allowed = _count_allowed(heaviest, asks)
+        if num_candidates == size or not bool((num_allowed == num_candidates).any()):
+            break
+        num_candidates = min(size, 8 * num_candidates)
+    last = heaviest.gather(-1, num_allowed[:, None] - 1)
+    heavier, equal = weights > last, weights == last
+    num_equal = num_allowed[:, None] - heavier.sum(dim=-1, keepdim=True)
+    return heavier | (equal & (equal.cumsum(dim=-1) <= num_equal))
+
+
+def _count_allowed(ranked: Float[Tensor, "B N"], asks: Sequence[Ask]) -> Int[Tensor, " B"]:
+    """Return how many of a row's heaviest tokens may be drawn, as far as `ranked` shows them.
+
+    Sums run along the ranks, one by one, so that more candidates never change an earlier sum.
+    """
+    device, num_candidates = ranked.device, ranked.shape[-1]
+    has_top_k = torch.tensor([ask.top_k is not None for ask in asks], device=device)
+    top_k = torch.tensor([ask.top_k or num_candidates for ask in asks], device=device)
+    top_p = torch.tensor([ask.top_p for ask in asks], device=device)[:, None]
+    min_p = torch.tensor([ask.min_p for ask in asks], device=device)[:, None]
+    among_first = torch.arange(num_candidates, device=device) < top_k[:, None]
+    kept = ranked * among_first
+    cumulated = kept.cumsum(dim=-1)
+    totals = torch.where(has_top_k, cumulated[:, -1], 1.0)[:, None]
     # At 1.0 the sum's rounding must not cost the last tokens their place.
-    in_nucleus = (before < top_p[:, None] * ranked.sum(-1, keepdim=True)) | (top_p >= 1.0)[:, None]
-    allowed = among_first & in_nucleus & (ranked >= min_p[:, None] * ranked[:, :1])
-    allowed[:, 0] = True
-    return torch.zeros_like(allowed).scatter(-1, order, allowed)
+    in_nucleus = (cumulated - kept < top_p * totals) | (top_p >= 1.0)
+    allowed = among_first & in_nucleus & (ranked >= min_p * ranked[:, :1])
+    return allowed.sum(dim=-1).clamp(min=1)
 
 
 def choose(weights: Float[Tensor, "B V"], uniforms: Float64[Tensor, " B"]) -> Int[Tensor, " B"]:
     """Invert the cumulated weights at the uniforms; a token of weight zero is never chosen."""
-    cumulated = weights.double().cumsum(dim=-1)
+    cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
     threshold = uniforms[:, None] * cumulated[:, -1:]
-    return (cumulated <= threshold).sum(dim=-1)
+    return torch.searchsorted(cumulated, threshold, right=True)[:, 0]
 
 
-def draw_uniforms(seeds: Int[Tensor, " B"], indices: Int[Tensor, " B"]) -> Float64[Tensor, " B"]:
-    """Return one number in [0, 1) for each pair; the same pair always gives the same number.
-
-    Source: the finalizer of SplitMix64 (Steele, Lea, Flood, 2014), applied to seed, then index.
-    """
-    mixed = _scramble(_scramble(seeds) + indices)
-    return _shift_right(mixed, 64 - _UNIFORM_BITS).double() * 2.0**-_UNIFORM_BITS
-
-
-def _scramble(x: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    # The constants 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB as signed numbers.
-    x = x - 0x61C8864680B583EB
-    x = (x ^ _shift_right(x, 30)) * -0x40A7B892E31B1A47
-    x = (x ^ _shift_right(x, 27)) * -0x6B2FB644ECCEEE15
-    return x ^ _shift_right(x, 31)
-
-
-def _shift_right(x: Int[Tensor, " B"], num_bits: int) -> Int[Tensor, " B"]:
-    """Shift as if the numbers were unsigned."""
-    return (x >> num_bits) & ((1 << (64 - num_bits)) - 1)
+def _pick(values: Float[Tensor, "B V"], rows: Sequence[int]) -> Float[Tensor, "R V"]:
+    """Return some rows; where they are all, the tensor itself, which is large enough to mind."""
+    if len(rows) == len(values):
+        return values
+    return values[torch.tensor(rows, device=values.device)]

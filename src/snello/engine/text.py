@@ -48,7 +48,7 @@ class TextCodec:
         Raises:
             ValueError: the model has no chat template, or it refuses the messages.
         """
-        return self._encode_rendered(self._render(messages))
+        return self.encode_rendered(self.render(messages))
 
     def encode_next_turn(self, text: str, *, previous_ids: Sequence[int]) -> list[int]:
         """Return what follows a reply: its end, the user's next turn, the start of the next reply.
@@ -61,7 +61,7 @@ class TextCodec:
             {"role": "assistant", "content": _MARK},
             {"role": "user", "content": text},
         ]
-        ids = self._encode_rendered(self._render(turns).rpartition(_MARK)[2])
+        ids = self.encode_rendered(self.render(turns).rpartition(_MARK)[2])
         has_ended = previous_ids and previous_ids[-1] in self.eos_ids
         return ids[1:] if has_ended and ids and ids[0] in self.eos_ids else ids
 
@@ -73,10 +73,16 @@ class TextCodec:
         """Return the text of every token by itself, special ones included."""
         return [str(self._tokenizer.decode([token_id])) for token_id in token_ids]
 
-    def _encode_rendered(self, text: str) -> list[int]:
+    def encode_rendered(self, text: str) -> list[int]:
+        """Return the ids of a text in which all special tokens stand already."""
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the text of a conversation, up to where the reply begins.
+
+        Raises:
+            ValueError: the model has no chat template, or it refuses the messages.
+        """
         from jinja2 import TemplateError
 
         if not self.has_chat:
@@ -111,6 +117,13 @@ class TextStream:
             return ""
         # Two tokens of context keep the spaces that a tokenizer puts between words.
         self._token_ids = self._token_ids[max(0, self._num_shown_tokens - 2) :]
+        self._num_shown_tokens = len(self._token_ids)
+        return text[len(shown) :]
+
+    def close(self) -> str:
+        """Return the rest, when no more tokens come: a character that stayed incomplete."""
+        shown = self._decode(self._token_ids[: self._num_shown_tokens])
+        text = self._decode(self._token_ids)
         self._num_shown_tokens = len(self._token_ids)
         return text[len(shown) :]
 
