@@ -3,6 +3,7 @@
 Knows nothing of layers, files or memory layouts.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 import torch
@@ -20,7 +21,8 @@ class Range(NamedTuple):
     """The whole numbers of a format, and which of them a group's largest weight is spread over.
 
     int4 spreads it over 7.5: all sixteen codes are used, the extremes are half a step off like any
-    other weight, and every step is 7 % finer than with 7. With 255 codes that gains nothing.
+    other weight, and every step is 7 % finer than with 7. With 255 codes that gains nothing; -128
+    occurs only in folders that others wrote.
     """
 
     lowest: int
@@ -28,7 +30,7 @@ class Range(NamedTuple):
     spread: float
 
 
-RANGES: dict[Bits, Range] = {8: Range(-127, 127, 127.0), 4: Range(-8, 7, 7.5)}
+RANGES: dict[Bits, Range] = {8: Range(-128, 127, 127.0), 4: Range(-8, 7, 7.5)}
 
 
 class Quantized(NamedTuple):
@@ -42,6 +44,15 @@ class Quantized(NamedTuple):
     def group(self) -> int:
         """How many inputs share a scale."""
         return self.codes.shape[1] // self.scales.shape[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """How a folder's weights were quantized: scales by the name of the decoder's parameter."""
+
+    bits: Bits
+    group: int
+    scales: dict[str, Tensor]
 
 
 def quantize(
