@@ -46,9 +46,7 @@ class PackedLinear(nn.Module):
         """Norm, multiply, and add to `residual` where there is one."""
         x = x if self.before is None else self.before(x)
         added = None if residual is None else residual.float()
-        out = self.multiply(
-            x.float(), self.packed, bias=self.bias, residual=added, norm=self.norm
-        )
+        out = self.multiply(x.float(), self.packed, bias=self.bias, residual=added, norm=self.norm)
         return out.to(x.dtype)
 
 

@@ -20,7 +20,6 @@
 namespace {
 
 constexpr float kSmallest = 1e-30f;          // a group with nothing larger counts as zero
-constexpr long kAhead = 2048;                // bytes between reading and prefetching
 constexpr long kChunkBytes = 512 * 1024;     // of quantized rows that are worked on together
 constexpr long kPieceBytes = 64 * 1024;      // less weight than this is not worth a thread
 constexpr long kHugePage = 2 * 1024 * 1024;  // of x86-64

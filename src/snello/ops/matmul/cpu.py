@@ -18,7 +18,7 @@ def multiply(
 ) -> Float[Tensor, "T N"]:
     """As `reference.multiply`, for float32; `narrow` takes the AVX2 path wherever it runs."""
     weight, eps = (None, 0.0) if norm is None else norm
-    out: Tensor = torch.ops.snello.matmul(
+    out: Tensor = torch.ops.snello.matmul.default(
         x.contiguous(),
         packed.data,
         packed.num_outputs,

@@ -60,9 +60,7 @@ def pack(codes: Int8[Tensor, "N C"], scales: BFloat16[Tensor, "N groups"], bits:
     heads = scales.view(num_blocks, BLOCK, num_groups).transpose(1, 2).contiguous()
     by_group[..., :SCALE_BYTES] = heads.view(torch.uint8)
     by_group[..., SCALE_BYTES:] = _order(codes, group, bits).flatten(2)
-    return Packed(
-        data=data, bits=bits, group=group, num_inputs=num_inputs, num_outputs=num_outputs
-    )
+    return Packed(data=data, bits=bits, group=group, num_inputs=num_inputs, num_outputs=num_outputs)
 
 
 def pack_gated(
@@ -79,15 +77,15 @@ def unpack_rows(
 ) -> tuple[Int8[Tensor, "R C"], Float[Tensor, "R groups"]]:
     """Codes and scales of some stored rows, in the order of the blocks."""
     num_groups = packed.num_inputs // packed.group
-    every, lane = torch.arange(len(rows)), rows % BLOCK
-    by_group = packed.data.view(len(packed.data), num_groups, -1)[rows // BLOCK]
-    heads = by_group[..., :SCALE_BYTES].contiguous().view(torch.bfloat16)  # (R, groups, 32)
-    vectors = by_group[..., SCALE_BYTES:].reshape(len(rows), -1, BLOCK, 4)
-    codes = vectors[every, :, lane]  # (R, vectors, 4)
+    block, lane = rows // BLOCK, rows % BLOCK
+    by_group = packed.data.unflatten(-1, (num_groups, -1))  # (blocks, groups, bytes)
+    scales = by_group.view(torch.bfloat16)[..., :BLOCK][block, :, lane]  # (R, groups)
+    vectors = by_group[..., SCALE_BYTES:].unflatten(-1, (-1, BLOCK, 4))
+    codes = vectors[block, :, :, lane].flatten(1, 2)  # (R, vectors, 4)
     if packed.bits == 4:
         codes = torch.cat((codes & 15, codes >> 4), dim=-1)  # (R, vectors, 8)
     signed = codes.to(torch.int16) - (1 << (packed.bits - 1))
-    return signed.to(torch.int8).flatten(1), heads[every, :, lane].float()
+    return signed.to(torch.int8).flatten(1), scales.float()
 
 
 def look_up(packed: Packed, rows: Int[Tensor, " R"]) -> Float[Tensor, "R C"]:

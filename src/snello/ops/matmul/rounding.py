@@ -1,4 +1,4 @@
-"""Rounding numbers to whole ones by a scale for each group. Knows nothing of weights or products."""
+"""Rounding numbers to whole ones by a scale for each group. Knows nothing of weights."""
 
 import torch
 from jaxtyping import Float, Int8
