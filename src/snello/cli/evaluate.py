@@ -13,7 +13,7 @@ from snello.cache.open import choose_memory
 from snello.cli.console import check_writable, print_table, say, write_json
 from snello.config.engine import EngineConfig, MemoryKind
 from snello.config.evaluate import EvaluateConfig
-from snello.engine.build import Served, build_engine
+from snello.engine.build import Served, build_engine, pack_weights
 from snello.engine.progress import progress_bar
 from snello.engine.text import TextCodec
 from snello.evaluation.compare import Comparison, Open, compare
@@ -37,7 +37,12 @@ def run(config: EvaluateConfig) -> None:
     open_memory = open_by_kind(
         config.model,
         config.baseline or config.model,
-        EngineConfig(max_sequences=config.batch, device=config.device),
+        EngineConfig(
+            max_sequences=config.batch,
+            device=config.device,
+            weights=config.weights,
+            weights_group=config.weights_group,
+        ),
         base=config.base,
     )
     with ExitStack() as bars:
@@ -66,6 +71,8 @@ def open_by_kind(
     may be the same.
     """
     loaded = {path: load_model(path, base) for path in {str(sparse_model), str(other_model)}}
+    for model in loaded.values():
+        pack_weights(model.decoder, engine.weights, engine.weights_group)
 
     def open_memory(kind: MemoryKind, window_tokens: int | None) -> Served:
         model = loaded[str(sparse_model if kind == "sparse" else other_model)]

@@ -52,6 +52,11 @@ VERBS = {
         "snello.cli.inspect:run",
         "show what each layer and head keeps of a text",
     ),
+    "quantize": Verb(
+        "snello.config.quantize:QuantizeConfig",
+        "snello.cli.quantize:run",
+        "write a model with weights in int8 or int4",
+    ),
     "evaluate": Verb(
         "snello.config.evaluate:EvaluateConfig",
         "snello.cli.evaluate:run",

@@ -14,6 +14,8 @@ __all__ = ["Device", "Dtype", "EngineConfig", "MemoryKind", "SamplingConfig"]
 MemoryKind = Literal["dense", "sparse", "window"]
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+WeightFormat = Literal["int8", "int4"]
+Group = Literal[32, 64, 128]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,14 @@ class EngineConfig:
 
     dtype: Dtype = "float32"
     device: Device = "cpu"
+
+    weights: WeightFormat | None = None
+    """Round the weights to `int8` or `int4` on loading (CPU only); without it, they are as in the
+    folder."""
+
+    weights_group: Group = 64
+    """How many inputs share a scale of rounded weights: fewer is closer to the original and reads
+    more bytes."""
 
     def __post_init__(self) -> None:
         counts = {

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from snello.config.engine import Device, MemoryKind, SamplingConfig
+from snello.config.engine import Device, Group, MemoryKind, SamplingConfig, WeightFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,12 @@ class EvaluateConfig:
     """The base model's folder, if the adapter's own note of it no longer holds."""
 
     device: Device = "cpu"
+
+    weights: WeightFormat | None = None
+    """Round the weights to `int8` or `int4` on loading (CPU only)."""
+
+    weights_group: Group = 64
+    """How many inputs share a scale of rounded weights."""
 
     json: Path | None = None
     """Also write the results here, as one object."""

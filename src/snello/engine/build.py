@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 
 from snello.cache.open import MemoryPlan, choose_memory, open_memory, size_pool
-from snello.config.engine import EngineConfig
+from snello.config.engine import EngineConfig, Group, WeightFormat
 from snello.engine.engine import Engine
 from snello.engine.text import TextCodec
 from snello.models.adapter import LoadedModel, load_model
+from snello.models.decoder import Decoder
+from snello.models.packing import pack_decoder
+from snello.quant.rounding import BITS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT_POOL_BYTES = 2**30
@@ -36,11 +39,34 @@ def serve(path: str | Path, config: EngineConfig, *, base: str | Path | None = N
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', and torch finds none; leave it at 'cpu'.")
     loaded = load_model(path, base, dtype=DTYPES[config.dtype], device=config.device)
+    pack_weights(loaded.decoder, config.weights, config.weights_group)
     codec = TextCodec(loaded.folder)
     plan = choose_memory(loaded.decision, config.memory, config.window_tokens)
     return Served(
         engine=build_engine(loaded, plan, config, eos_ids=codec.eos_ids), codec=codec, plan=plan
     )
+
+
+def pack_weights(decoder: Decoder, weights: WeightFormat | None, group: Group) -> None:
+    """Round and pack a decoder's weights, in place, where that was asked for or the folder has it.
+
+    Without `weights`, a decoder that came quantized is packed as it came if it is on the CPU;
+    elsewhere it runs on the floats that its codes stand for.
+
+    Raises:
+        ValueError: the folder has another format, or the decoder cannot be packed.
+    """
+    stored = decoder.stored
+    if weights is None:
+        if stored is not None and decoder.model.embed_tokens.weight.device.type == "cpu":
+            pack_decoder(decoder, stored.bits, stored.group)
+        return
+    if stored is not None and stored.bits != BITS[weights]:
+        raise ValueError(
+            f"weights is {weights!r}, and the folder's are int{stored.bits} already; leave "
+            "--weights out, or give the folder of the original model."
+        )
+    pack_decoder(decoder, BITS[weights], group if stored is None else stored.group)
 
 
 def build_engine(

@@ -230,11 +230,20 @@ def write_full(folder: Path, card: Card, weights: Weights, *, decoder: Decoder, 
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_weights(decoder, folder)
-    for path in sorted(base.iterdir()):
-        if path.name in BESIDE or path.name.startswith("tokenizer"):
-            write_whole(folder / path.name, path.read_bytes())
+    copy_beside(base, folder)
     described = json.loads((base / "config.json").read_text(encoding="utf-8"))
     stored = str(next(decoder.parameters()).dtype).removeprefix("torch.")
     described |= {name: stored for name in ("dtype", "torch_dtype") if name in described}
     write_whole(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     write_adapter(folder, card, weights)
+
+
+def copy_beside(base: Path, folder: Path) -> None:
+    """Copy what stands beside weights and config.json: the tokenizer and how it is used.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    for path in sorted(base.iterdir()):
+        if path.name in BESIDE or path.name.startswith("tokenizer"):
+            write_whole(folder / path.name, path.read_bytes())

@@ -44,10 +44,22 @@ class Attention(nn.Module):
         step: Step,
     ) -> Float[Tensor, "T C"]:
         """Attend; `logits` are the layer's eviction logits, unless a neuron is borrowed."""
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        projected: Tensor = self.o_proj(self.mix(q, k, v, logits, angles, step))
+        return projected
+
+    def mix(
+        self,
+        q: Float[Tensor, "T HD"],
+        k: Float[Tensor, "T KD"],
+        v: Float[Tensor, "T KD"],
+        logits: Float[Tensor, "T K"] | None,
+        angles: Angles,
+        step: Step,
+    ) -> Float[Tensor, "T HD"]:
+        """What lies between the products: norms, rotation, and the memory's attention."""
         size = self.config.head_size
-        q = self.q_proj(x).unflatten(-1, (-1, size))  # (T, H, D)
-        k = self.k_proj(x).unflatten(-1, (-1, size))  # (T, K, D)
-        v = self.v_proj(x).unflatten(-1, (-1, size))  # (T, K, D)
+        q, k, v = (flat.unflatten(-1, (-1, size)) for flat in (q, k, v))  # (T, H or K, D)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.borrowed is not None:
@@ -55,8 +67,7 @@ class Attention(nn.Module):
             q = self.borrowed.hide(q)
         q, k = self.place(q, k, angles, step.positions)
         out = step.attend(self.layer, q, k, v, logits, scale=self.config.attention_scale)
-        projected: Tensor = self.o_proj(out.flatten(1))
-        return projected
+        return out.flatten(1)
 
     def place(
         self,

@@ -11,13 +11,15 @@ from torch import Tensor
 
 from snello.config.dms import DecisionConfig
 from snello.config.model import ModelConfig
+from snello.models.compressed import read_scheme, stream_weights
 from snello.models.decoder import Decoder
 from snello.models.families import find_family, read_model_config
+from snello.models.hf_values import read_values
 from snello.models.hub import find_folder
 from snello.models.names import Names, Place, is_derived, is_of_decision, ways_to_fill
 from snello.models.public import is_public_decision
-from snello.models.weight_files import stream_tensors
 from snello.models.weight_writer import write_tensors
+from snello.quant.rounding import Quantized, Stored
 
 HEAD = "lm_head.weight"
 EMBEDDING = "model.embed_tokens.weight"
@@ -68,7 +70,7 @@ def fill(decoder: Decoder, folder: Path) -> None:
     parameters = base_parameters(decoder)
     filled: set[Place] = set()
     spare_head: Tensor | None = None
-    for name, tensor in stream_tensors(folder):
+    for name, tensor, quantized in stream_weights(folder, read_scheme(read_values(folder))):
         place = names.locate(name)
         if is_derived(name) or is_public_decision(name):
             continue
@@ -83,6 +85,7 @@ def fill(decoder: Decoder, folder: Path) -> None:
             )
         else:
             copy_to(place, parameters[place.parameter], name, tensor)
+            keep_scales(decoder, place, quantized)
             filled.add(place)
     refuse_missing(folder, names, parameters, filled)
     refuse_untied(folder, parameters, spare_head)
@@ -117,6 +120,21 @@ def copy_to(place: Place, parameter: Tensor, name: str, tensor: Tensor) -> None:
         raise ValueError(
             f"{name!r} does not fit float16 (values beyond 65504); load it as bfloat16 or float32."
         )
+
+
+def keep_scales(decoder: Decoder, place: Place, quantized: Quantized | None) -> None:
+    """Remember the scales of a weight that was stored quantized, beside the decoder's floats."""
+    if quantized is None:
+        return
+    if decoder.stored is None:
+        decoder.stored = Stored(bits=quantized.bits, group=quantized.group, scales={})
+    stored, parameter = decoder.stored, decoder.get_parameter(place.parameter)
+    if quantized.group == stored.group:
+        scales = stored.scales.setdefault(
+            place.parameter,
+            torch.zeros(*parameter.shape[:-1], parameter.shape[-1] // stored.group).bfloat16(),
+        )
+        place.view(scales).copy_(quantized.scales)
 
 
 def refuse_missing(

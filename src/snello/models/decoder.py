@@ -19,6 +19,7 @@ from snello.models.experts import ExpertBlock, Router
 from snello.models.latent import LatentAttention
 from snello.models.layers import FeedForward, build_norm
 from snello.models.rope import Rotary
+from snello.quant.rounding import Stored
 
 
 class DecoderLayer(nn.Module):
@@ -44,11 +45,20 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "T C"], angles: Angles, step: Step) -> Float[Tensor, "T C"]:
         """Run one layer; eviction logits are read from the stream before its norm."""
-        reads = self.decision is not None and step.wants_decisions
-        logits = self.decision(x) if reads and self.decision is not None else None
+        logits = read_logits(self.decision, x, step)
         x = x + self.self_attn(self.input_layernorm(x), logits, angles, step)
         out: Tensor = x + self.mlp(self.post_attention_layernorm(x))
         return out
+
+
+def read_logits(
+    decision: AdapterDecision | None, x: Float[Tensor, "T C"], step: Step
+) -> Float[Tensor, "T K"] | None:
+    """A layer's eviction logits, where it has a decision of its own and the memory asks for it."""
+    if decision is None or not step.wants_decisions:
+        return None
+    logits: Tensor = decision(x)
+    return logits
 
 
 class DecoderBody(nn.Module):
@@ -74,6 +84,8 @@ class Decoder(nn.Module):
     `checkpoint_layers`: recompute each layer in the backward pass instead of keeping activations.
     `set_aside`: tensors of the checkpoint that are kept but not run (multi-token prediction layers,
     a vision tower), under their names on disk.
+    `stored`: where the folder's weights were quantized, the scales they had; the weights here are
+    plain floats all the same, until models/packing.py packs them.
     """
 
     def __init__(self, config: ModelConfig, decision: DecisionConfig | None = None) -> None:
@@ -82,9 +94,10 @@ class Decoder(nn.Module):
         self.decision = decision
         self.checkpoint_layers = False
         self.set_aside: dict[str, Tensor] = {}
+        self.stored: Stored | None = None
         self.model = DecoderBody(config, decision)
         tied = config.tied
-        self.lm_head = (
+        self.lm_head: nn.Module | None = (
             None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         )
 

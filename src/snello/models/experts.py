@@ -63,14 +63,33 @@ def keep_best_groups(config: ExpertsConfig, ranking: Float[Tensor, "T E"]) -> Fl
 
 
 class StackedExperts(nn.Module):
-    """The weights of a layer's experts, stacked: `(E, 2I, C)` gate over up, `(E, C, I)` down."""
+    """A layer's experts, their weights stacked: `(E, 2I, C)` gate over up, `(E, C, I)` down."""
 
-    def __init__(self, config: ExpertsConfig, hidden_size: int) -> None:
+    def __init__(self, config: ModelConfig, experts: ExpertsConfig, backend: str) -> None:
         super().__init__()
+        self.act = ACTIVATIONS[config.activation]
+        self.apply_experts = resolve(backend)
+        self.weigh_input = experts.weigh == "input"
         self.gate_up_proj = nn.Parameter(
-            torch.zeros(config.num_experts, 2 * config.size, hidden_size)
+            torch.zeros(experts.num_experts, 2 * experts.size, config.hidden_size)
         )
-        self.down_proj = nn.Parameter(torch.zeros(config.num_experts, hidden_size, config.size))
+        self.down_proj = nn.Parameter(
+            torch.zeros(experts.num_experts, config.hidden_size, experts.size)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "T C"], chosen: Int[Tensor, "T A"], weights: Float[Tensor, "T A"]
+    ) -> Float[Tensor, "T C"]:
+        """Sum, for each token, the weighted answers of its experts."""
+        return self.apply_experts(
+            x,
+            chosen,
+            weights,
+            self.gate_up_proj,
+            self.down_proj,
+            self.act,
+            weigh_input=self.weigh_input,
+        )
 
 
 class ExpertBlock(nn.Module):
@@ -79,24 +98,13 @@ class ExpertBlock(nn.Module):
     def __init__(self, config: ModelConfig, *, backend: str = "reference") -> None:
         super().__init__()
         experts = cast(ExpertsConfig, config.experts)
-        self.act = ACTIVATIONS[config.activation]
-        self.apply_experts = resolve(backend)
-        self.weigh_input = experts.weigh == "input"
         self.gate = Router(experts, config.hidden_size)
-        self.experts = StackedExperts(experts, config.hidden_size)
+        self.experts: nn.Module = StackedExperts(config, experts, backend)
         shared = FeedForward(config, experts.shared_size) if experts.shared_size else None
         self.shared_experts = shared
 
     def forward(self, x: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
         """Route each row, and add up what its experts answer."""
         chosen, weights = self.gate(x)
-        out = self.apply_experts(
-            x,
-            chosen,
-            weights,
-            self.experts.gate_up_proj,
-            self.experts.down_proj,
-            self.act,
-            weigh_input=self.weigh_input,
-        )
+        out: Tensor = self.experts(x, chosen, weights)
         return out if self.shared_experts is None else out + self.shared_experts(x)

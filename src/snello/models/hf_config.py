@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast, get_args
 
 from snello.config.model import Activation, Horizon, LayerConfig, ModelConfig
+from snello.models.compressed import read_scheme
 from snello.models.hf_rope import read_rope
 from snello.models.hf_values import Values
 
@@ -25,7 +26,7 @@ def read_plain(
     `head_size` is the family's own default where it does not follow from hidden size and heads;
     `rotated_size` how much of a head RoPE sees, where that is not the head size's affair.
     """
-    refuse_quantized(values)
+    read_scheme(values)  # refuses what cannot be read; who fills the decoder reads it again
     num_heads = values.integer("num_attention_heads")
     if num_heads < 1:
         raise ValueError("config.json says 'num_attention_heads' is 0; it must be at least 1.")
@@ -52,20 +53,6 @@ def read_plain(
         mlp_bias=values.flag("mlp_bias", False),
         tied=values.flag("tie_word_embeddings", False),
     )
-
-
-def refuse_quantized(values: Values) -> None:
-    """Refuse weights that are stored quantized.
-
-    Raises:
-        ValueError: config.json has a `quantization_config`.
-    """
-    if values.has("quantization_config"):
-        method = values.inner("quantization_config").text("quant_method", "unnamed")
-        raise ValueError(
-            f"config.json says the weights are quantized ({method}); allowed are plain bf16, fp16 "
-            "and fp32 weights. Use the unquantized checkpoint of this model."
-        )
 
 
 def read_activation(values: Values, default: str = "silu") -> Activation:

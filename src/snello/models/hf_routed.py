@@ -12,10 +12,10 @@ from snello.config.model import (
     ModelConfig,
     TemperatureConfig,
 )
+from snello.models.compressed import read_scheme
 from snello.models.hf_config import (
     read_layer_types,
     read_plain,
-    refuse_quantized,
     route,
     slide,
 )
@@ -66,7 +66,7 @@ def read_qwen3_moe(values: Values, family: str) -> ModelConfig:
 
 def read_llama4(values: Values, family: str) -> ModelConfig:
     """Llama 4 with its vision tower: only the text part is run."""
-    refuse_quantized(values)
+    read_scheme(values)
     return read_llama4_text(values.inner("text_config"), family)
 
 

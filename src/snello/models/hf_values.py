@@ -22,6 +22,10 @@ class Values:
         """Whether the key stands there with a value other than null."""
         return self._raw.get(key) is not None
 
+    def names(self) -> list[str]:
+        """The keys that stand there."""
+        return list(self._raw)
+
     def integer(self, key: str, default: int | None = None) -> int:
         """A whole number of at least 0."""
         value = self._take(key, default)

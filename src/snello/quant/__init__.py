@@ -1,0 +1,1 @@
+"""Number formats of weights. Knows nothing of layers, files or kernels."""
