@@ -41,6 +41,35 @@ class DenseMemory(PagedMemory):
         num_heads = sum(shape.num_heads for shape in self.shapes)
         self._finish(layout, (layout.starts + layout.counts) * num_heads)
 
+    def fork(self, sequence: int, num_tokens: int | None = None) -> int:
+        """Open a sequence that goes on from where another one stands; see `PagedMemory.fork`.
+
+        Nothing was forgotten, so it may also go on from any earlier point: after `num_tokens`.
+
+        Raises:
+            OutOfPages: no room for the copies; nothing has changed.
+            ValueError: the sequence is not open or has fewer tokens, or no more may be open.
+        """
+        length = self.length(sequence)
+        num_tokens = length if num_tokens is None else num_tokens
+        if not 0 <= num_tokens <= length:
+            raise ValueError(
+                f"a fork after {num_tokens} tokens was asked for, and sequence {sequence} has "
+                f"{length}; give a number from 0 to {length}."
+            )
+        survivors = self.table.exists[:, 0].long() * num_tokens
+        fork = self._fork(sequence, num_tokens, survivors)
+        self._blank_behind(fork, num_tokens)
+        return fork
+
+    def count_ring(self, num_tokens: int) -> Int[Tensor, "L 1"]:  # noqa: ARG002
+        """Return zeros: there is no window."""
+        return torch.zeros_like(self.ring_columns)
+
+    def count_survivors(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head holds: all of them."""
+        return self.num_live_tokens(sequence)
+
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
         return self.table.exists[:, 0].long() * self.length(sequence)
@@ -49,6 +78,17 @@ class DenseMemory(PagedMemory):
         """Tell the positions each head holds: `portrait(sequence)[layer][head]`."""
         positions = list(range(self.length(sequence)))
         return [[positions] * shape.num_heads for shape in self.shapes]
+
+    def _blank_behind(self, sequence: int, num_tokens: int) -> None:
+        """Empty what the last pages of a shortened copy hold behind its end."""
+        S = self.store.page_tokens
+        if num_tokens % S:
+            last = self.table.pages[:, sequence, :, num_tokens // S][self.table.exists[:, 0]]
+            behind = torch.arange(num_tokens % S, S, device=self.device)
+            self.store.blank_slots((last[:, None] * S + behind).flatten())
+
+    def _note_survivors(self, sequence: int, survivors: Int[Tensor, "L K"]) -> None:
+        """Nothing to note: the length says it all."""
 
 
 class DenseStep:

@@ -60,6 +60,8 @@ class SparseMemory(PagedMemory):
         self.window_tokens, self.shift, self.policy = window_tokens, shift, policy
         self.rings = Rings(self.shapes, window_tokens, page_tokens, self.device)
         self.num_survivors = torch.zeros_like(self.table.num_held)
+        ring_pages = [[ring.ring_pages] for ring in self.rings.layers]
+        self.ring_columns = torch.tensor(ring_pages, device=self.device)
 
     def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "SparseStep":
         """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take ring pages.
@@ -87,6 +89,17 @@ class SparseMemory(PagedMemory):
         """Forget a sequence and give all its pages back. Its counters stay until it is reused."""
         super().release(sequence)
         self.num_survivors[:, sequence] = 0
+
+    def count_ring(self, num_tokens: int) -> Int[Tensor, "L 1"]:
+        """How many tokens the window of each layer holds after `num_tokens`."""
+        return self.rings.num_filled(torch.tensor([num_tokens], device=self.device))
+
+    def count_survivors(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head holds behind its window."""
+        return self.num_survivors[:, sequence].clone()
+
+    def _note_survivors(self, sequence: int, survivors: Int[Tensor, "L K"]) -> None:
+        self.num_survivors[:, sequence] = survivors
 
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
