@@ -5,6 +5,7 @@ Dims: T rows of the flat batch, H query heads, K key-value heads, L layers, S sl
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -69,6 +70,20 @@ class DenseMemory(PagedMemory):
     def count_survivors(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head holds: all of them."""
         return self.num_live_tokens(sequence)
+
+    def count_kept(self, sequences: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002
+        """Return zeros: no token stands behind a window."""
+        return np.zeros(len(self.shapes)), np.zeros(len(self.shapes))
+
+    def expect_pages(self, num_tokens: Sequence[int], kept: np.ndarray) -> list[float]:  # noqa: ARG002
+        """Return the pages of sequences of these lengths; nothing is ever dropped."""
+        S, num_heads = self.store.page_tokens, sum(shape.num_heads for shape in self.shapes)
+        return [float(num_heads * -(-count // S)) for count in num_tokens]
+
+    def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:  # noqa: ARG002
+        """Return how many pages of such a sequence are full."""
+        num_heads = sum(shape.num_heads for shape in self.shapes)
+        return float(num_heads * (num_tokens // self.store.page_tokens))
 
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""

@@ -7,6 +7,7 @@ Knows nothing of what is stored when, or for how long. A head's pages stand in t
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -156,6 +157,21 @@ class PagedMemory:
         sole[: len(holders)] = holders == 1
         sole[self.store.blank] = False
         return int(is_held.sum()), sole[pages].sum((0, 2, 3)).tolist()
+
+    def count_kept(self, sequences: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Sum, for each layer, how many tokens were kept behind the window, and how many could be.
+
+        A memory without a window has none behind it.
+        """
+        raise NotImplementedError
+
+    def expect_pages(self, num_tokens: Sequence[int], kept: np.ndarray) -> list[float]:
+        """Estimate the pages of sequences of these lengths that keep `kept[l]` in layer l."""
+        raise NotImplementedError
+
+    def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:
+        """Estimate how many pages of such a sequence its forks share."""
+        raise NotImplementedError
 
     def extend(self, num_pages: int) -> None:
         """Make the pool larger by `num_pages`, between steps; nothing that is stored moves."""

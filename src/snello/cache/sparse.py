@@ -6,6 +6,7 @@ H query heads, K key-value heads, L layers.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -60,6 +61,7 @@ class SparseMemory(PagedMemory):
         self.window_tokens, self.shift, self.policy = window_tokens, shift, policy
         self.rings = Rings(self.shapes, window_tokens, page_tokens, self.device)
         self.num_survivors = torch.zeros_like(self.table.num_held)
+        self._num_heads = np.array([shape.num_heads for shape in self.shapes])
         ring_pages = [[ring.ring_pages] for ring in self.rings.layers]
         self.ring_columns = torch.tensor(ring_pages, device=self.device)
 
@@ -100,6 +102,30 @@ class SparseMemory(PagedMemory):
 
     def _note_survivors(self, sequence: int, survivors: Int[Tensor, "L K"]) -> None:
         self.num_survivors[:, sequence] = survivors
+
+    def count_kept(self, sequences: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Sum, by layer, how many tokens were kept behind the window, and how many could be."""
+        kept = self.num_survivors[:, list(sequences)].sum((1, 2))
+        lengths = np.array([self.length(sequence) for sequence in sequences])
+        left = self.rings.count_behind(lengths).sum(1) * self._num_heads
+        return kept.cpu().numpy().astype(float), left.astype(float)
+
+    def expect_pages(self, num_tokens: Sequence[int], kept: np.ndarray) -> list[float]:
+        """Estimate the pages of sequences of these lengths that keep `kept[l]` in layer l.
+
+        The survivors' last page is half full on average.
+        """
+        S, lengths = self.store.page_tokens, np.array(num_tokens)
+        behind = self.rings.count_behind(lengths) * kept[:, None]  # (L, B)
+        ring = -(-np.minimum(lengths, self.rings.ring_tokens[:, None]) // S)
+        per_head = ring + behind / S + 0.5 * (behind > 0)
+        return [float(count) for count in self._num_heads @ per_head]
+
+    def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:
+        """Estimate how many pages of such a sequence its forks share."""
+        behind = self.rings.count_behind(np.array([num_tokens]))[:, 0] * kept
+        full = np.maximum(behind / self.store.page_tokens - 0.5, 0.0)
+        return float(self._num_heads @ full)
 
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""

@@ -7,15 +7,16 @@ sampler's.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from time import perf_counter
 
 import torch
 
 from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
-from snello.config.engine import SamplingConfig
+from snello.config.engine import PrefixCacheConfig, SamplingConfig
 from snello.engine.request import Completion, FinishReason, Request, Thread, Token
 from snello.engine.runner import Runner
-from snello.engine.scheduler import Batch, NeverFits, Scheduler
+from snello.engine.scheduler import Batch, NeverFits, Scheduler, Tally
 from snello.models.decoder import Decoder
 
 
@@ -27,7 +28,7 @@ class Engine:
     changes the memory runs in inference mode, because its tensors are made there.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the model, its memory, and how both are shared out)
         self,
         decoder: Decoder,
         memory: DenseMemory | SparseMemory,
@@ -35,6 +36,9 @@ class Engine:
         eos_ids: Sequence[int] = (),
         max_batch_tokens: int = 2048,
         max_sequences: int = 64,
+        prefix_cache: PrefixCacheConfig | None = None,
+        swap_bytes: int = 0,
+        reserve_fraction: float = 0.0,
         seed: int | None = None,
     ) -> None:
         self.decoder = decoder
@@ -42,7 +46,12 @@ class Engine:
         self.context_tokens = decoder.config.max_positions
         self._eos_ids = frozenset(eos_ids)
         self._scheduler = Scheduler(
-            memory, max_batch_tokens=max_batch_tokens, max_sequences=max_sequences
+            memory,
+            max_batch_tokens=max_batch_tokens,
+            max_sequences=max_sequences,
+            prefix_cache=prefix_cache,
+            swap_bytes=swap_bytes,
+            reserve_fraction=reserve_fraction,
         )
         self._runner = Runner(decoder, memory, next(decoder.parameters()).device)
         self._requests: dict[int, Request] = {}
@@ -53,6 +62,11 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether `step` has work to do."""
         return self._scheduler.is_busy
+
+    @property
+    def tally(self) -> Tally:
+        """How often requests gave way, shared beginnings were found, and what is kept."""
+        return self._scheduler.tally
 
     def add(
         self,
@@ -76,27 +90,38 @@ class Engine:
         """
         thread = self._find_thread(sequence)
         self._check_prompt(prompt_ids, thread)
-        sampling = sampling or SamplingConfig()
-        number = next(self._numbers)
         if sequence is not None:
             del self._scheduler.idle[sequence]
-        elif keep:
-            sequence = number
         thread.token_ids.extend(prompt_ids)
-        request = Request(
-            number=number,
-            thread=thread,
-            sampling=sampling,
-            seed=self._dice.getrandbits(62) if sampling.seed is None else sampling.seed,
-            eos_ids=self._eos_ids,
-            num_prompt_tokens=len(prompt_ids),
-            length_limit_tokens=self.context_tokens,
-            sequence=sequence if keep else None,
-            kv_reads_at_start=self._scheduler.measure(thread).kv_reads,
-        )
-        self._requests[number] = request
+        request = self._make_request(thread, sampling or SamplingConfig(), len(prompt_ids))
+        if keep:
+            request.sequence = request.number if sequence is None else sequence
         self._scheduler.submit(request)
-        return number
+        return request.number
+
+    def add_samples(
+        self, prompt_ids: Sequence[int], samplings: Sequence[SamplingConfig]
+    ) -> list[int]:
+        """Take one request for each sampling, all with one prompt, and return their numbers.
+
+        The prompt is computed once, and its full pages are held once. Requests that do not fit at
+        the same time wait; each gets the tokens that it would get alone.
+
+        Raises:
+            ValueError: an empty or too long prompt, an id outside the vocabulary, no sampling.
+        """
+        if not samplings:
+            raise ValueError("no samplings were given; give one for each sample.")
+        self._check_prompt(prompt_ids, Thread())
+        leader, *siblings = [
+            self._make_request(Thread(list(prompt_ids)), sampling, len(prompt_ids))
+            for sampling in samplings
+        ]
+        leader.siblings = siblings
+        for request in siblings:
+            request.leader = leader
+        self._scheduler.submit(leader)
+        return [leader.number, *(request.number for request in siblings)]
 
     @torch.inference_mode()
     def step(self) -> list[Token | Completion]:
@@ -107,7 +132,9 @@ class Engine:
             return [self._finish(event.request, "refused", refusal=str(event))]
         if batch is None:
             return []
+        started = perf_counter()
         token_ids = self._runner.run(batch)
+        self._scheduler.settle(batch, perf_counter() - started)
         return self._hand_out(batch, token_ids)
 
     def generate(
@@ -195,6 +222,23 @@ class Engine:
             )
         return self.memory.portrait(thread.memory_sequence)
 
+    def _make_request(
+        self, thread: Thread, sampling: SamplingConfig, num_prompt_tokens: int
+    ) -> Request:
+        number = next(self._numbers)
+        request = Request(
+            number=number,
+            thread=thread,
+            sampling=sampling,
+            seed=self._dice.getrandbits(62) if sampling.seed is None else sampling.seed,
+            eos_ids=self._eos_ids,
+            num_prompt_tokens=num_prompt_tokens,
+            length_limit_tokens=self.context_tokens,
+            kv_reads_at_start=self._scheduler.measure(thread).kv_reads,
+        )
+        self._requests[number] = request
+        return request
+
     def _find_thread(self, sequence: int | None) -> Thread:
         if sequence is None:
             return Thread()
@@ -226,14 +270,17 @@ class Engine:
         """Append the sampled tokens to their threads, in the order of the batch's last shares."""
         events: list[Token | Completion] = []
         sampled = iter(token_ids)
-        for request, _ in batch.shares:
-            if request.thread.num_pending:
+        for share in batch.shares:
+            if share.request.thread.num_pending:
                 continue
-            token_id = next(sampled)
-            reason = request.accept(token_id)
-            events.append(Token(request.number, token_id))
-            if reason is not None:
-                events.append(self._finish(request, reason))
+            askers = share.askers
+            reasons = [request.accept(next(sampled)) for request in askers]
+            events += [Token(request.number, request.thread.token_ids[-1]) for request in askers]
+            ended = list(zip(askers, reasons, strict=True))
+            if len(askers) > 1:
+                going_on = [request for request, reason in ended[1:] if reason is None]
+                self._scheduler.branch(share.request, going_on)
+            events += [self._finish(request, reason) for request, reason in ended if reason]
         return events
 
     def _finish(
@@ -254,5 +301,5 @@ class Engine:
             sequence=request.sequence,
             refusal=refusal,
         )
-        self._scheduler.finish(request)
+        self._scheduler.finish(request, is_complete=reason not in ("aborted", "refused"))
         return completion

@@ -27,7 +27,7 @@ class Runner:
         self._device = device
 
     def run(self, batch: Batch) -> list[int]:
-        """Compute a batch and return one token for each share that is its request's last.
+        """Compute a batch and return one token for each asker of each share that is a last one.
 
         Threads are told what has been stored; logits exist only for rows that are sampled.
         """
@@ -35,9 +35,10 @@ class Runner:
         self._memory.commit(batch.step)
         ends = accumulate(share.num_tokens for share in batch.shares)
         asking = [
-            (end - 1, share.request.ask)
+            (end - 1, asker.ask)
             for end, share in zip(ends, batch.shares, strict=True)
             if share.is_last
+            for asker in share.askers
         ]
         for share in batch.shares:
             share.request.thread.num_stored += share.num_tokens
