@@ -7,11 +7,13 @@ sampler's.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from pathlib import Path
 from time import perf_counter
 
 import torch
 
 from snello.cache.dense import DenseMemory
+from snello.cache.snapshot import restore_sequence, save_sequence
 from snello.cache.sparse import SparseMemory
 from snello.config.engine import PrefixCacheConfig, SamplingConfig
 from snello.engine.request import Completion, FinishReason, Request, Thread, Token
@@ -209,6 +211,46 @@ class Engine:
         self._scheduler.release(self._find_thread(sequence))
         del self._scheduler.idle[sequence]
 
+    @torch.inference_mode()
+    def save(self, sequence: int, path: Path, *, fingerprint: str = "") -> None:
+        """Write a kept sequence to a file; it stays kept.
+
+        Args:
+            sequence: The handle of the kept sequence.
+            path: The file; one that is there already is replaced.
+            fingerprint: Names the weights, adapter included; `restore` wants the same.
+
+        Raises:
+            ValueError: no such sequence is kept, it had to give its memory to others, or the file
+                cannot be written.
+        """
+        thread = self._find_thread(sequence)
+        handle = self._hold_memory(sequence, thread)
+        save_sequence(
+            self.memory, handle, path, fingerprint=fingerprint, token_ids=thread.token_ids
+        )
+
+    @torch.inference_mode()
+    def restore(self, path: Path, *, fingerprint: str = "") -> int:
+        """Read a sequence from a file, and return the handle to continue it with.
+
+        Raises:
+            OutOfPages: no room; nothing has changed.
+            ValueError: no such file, a damaged one, or one of another memory or model.
+        """
+        self._scheduler.free_handle()
+        memory_sequence, token_ids = restore_sequence(self.memory, path, fingerprint=fingerprint)
+        number = next(self._numbers)
+        self._scheduler.idle[number] = Thread(
+            token_ids, memory_sequence, self.memory.length(memory_sequence)
+        )
+        return number
+
+    @torch.inference_mode()
+    def drop_prefixes(self) -> None:
+        """Give back all memory that is held for the sake of later requests with equal prefixes."""
+        self._scheduler.drop_prefixes()
+
     def portray(self, sequence: int) -> list[list[list[int]]]:
         """Return which positions of a kept sequence are alive, for each layer and head.
 
@@ -216,11 +258,14 @@ class Engine:
             ValueError: no such sequence is kept, or it had to give its memory to others.
         """
         thread = self._find_thread(sequence)
+        return self.memory.portrait(self._hold_memory(sequence, thread))
+
+    def _hold_memory(self, sequence: int, thread: Thread) -> int:
         if thread.memory_sequence is None:
             raise ValueError(
                 f"sequence {sequence} gave its memory to other requests; continue it first."
             )
-        return self.memory.portrait(thread.memory_sequence)
+        return thread.memory_sequence
 
     def _make_request(
         self, thread: Thread, sampling: SamplingConfig, num_prompt_tokens: int

@@ -62,7 +62,7 @@ class Tally:
     num_preemptions: int
     """How often a request that had begun had to give its memory to others."""
     num_moved: int
-    """How many of these kept their tokens in host memory, and need not be computed again."""
+    """How many threads, kept ones included, had their tokens moved to host memory instead."""
     num_prefix_hits: int
     """How many threads started from the state of an equal beginning."""
     num_prefix_hit_tokens: int
@@ -156,10 +156,15 @@ class Scheduler:
                 self._checkpoints.take_on_the_way(request.thread, is_prompt_end=is_prompt_end)
 
     def branch(self, leader: Request, siblings: list[Request]) -> None:
-        """Let siblings, each with its first token, go on from where their leader stands."""
-        leader.siblings = []
-        for request in siblings:
+        """Dissolve a family whose members all have their first token.
+
+        Those in `siblings`, who need more, go on from where their leader stands.
+        """
+        for request in leader.siblings:
             request.leader = None
+        leader.siblings = []
+        if not siblings:
+            return
         with suppress(OutOfPages):  # or they compute the prompt for themselves
             self._checkpoints.hold(leader.thread, [request.thread for request in siblings])
         self.waiting.extendleft(reversed(siblings))
@@ -191,6 +196,19 @@ class Scheduler:
         self._shelf.drop(thread)
         self._checkpoints.let_go(thread)
         self._empty(thread)
+
+    def free_handle(self) -> None:
+        """See to it that one more sequence can be opened."""
+        if self._count_holders() >= self._max_sequences:
+            self._vacate(self._find_unused()[0])
+        while self._memory.num_unused_sequences == 0:
+            if not self._give_up_unused():
+                self._checkpoints.drop_oldest(wanted=True)
+
+    def drop_prefixes(self) -> None:
+        """Release all states of texts that no thread is going to start from."""
+        while self._checkpoints.drop_oldest():
+            pass
 
     def measure(self, thread: Thread) -> Costs:
         """Return what a thread has cost so far, in all memories that it held."""
@@ -253,7 +271,7 @@ class Scheduler:
         Returns:
             Whether there was room; if nobody else runs, there always is.
         """
-        self._free_handle()
+        self.free_handle()
         while True:
             try:
                 if self._shelf.holds(thread):
@@ -269,14 +287,6 @@ class Scheduler:
                 self._checkpoints.drop_oldest(wanted=True)
             else:
                 return True
-
-    def _free_handle(self) -> None:
-        """See to it that one more sequence can be opened."""
-        if self._count_holders() >= self._max_sequences:
-            self._vacate(self._find_unused()[0])
-        while self._memory.num_unused_sequences == 0:
-            if not self._give_up_unused():
-                self._checkpoints.drop_oldest(wanted=True)
 
     def _give_up_unused(self) -> bool:
         """Release the memory that is missed least and that no running request holds."""
