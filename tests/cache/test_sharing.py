@@ -1,5 +1,8 @@
 """Forks, copies and files of sequences: the same reads bit for bit, every page accounted for."""
 
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,7 +11,7 @@ from snello.cache.pages import OutOfPages
 from snello.cache.snapshot import restore_sequence, save_sequence
 from snello.cache.sparse import SparseMemory
 from snello.cache.state import copy_out, measure_state, put_in
-from snello.policies import Learned
+from snello.policies import Learned, Never
 from tests.cache.driving import MIXED, PLAIN, Text, take_plan
 
 KINDS = ["dense", "sparse"]
@@ -220,3 +223,45 @@ def test_files_of_something_else_and_damaged_files_are_refused_in_one_line(tmp_p
         restore_sequence(memory, tmp_path / "none", fingerprint="m")
     with pytest.raises(ValueError, match="cannot be written"):
         save_sequence(memory, origin, path / "below", fingerprint="m", token_ids=[])
+
+
+def test_a_prompt_that_keeps_more_than_expected_is_spoiled_and_nobody_else():
+    """Nothing is expected to be kept, all is, and the pool ends: the one that decodes reads on."""
+    shapes = (PLAIN, PLAIN, PLAIN)
+    steady, greedy = Text(60, shapes, seed=1), Text(60, shapes, seed=2)
+    alone = open_memory("sparse", shapes, policy=Never())
+    (handle,), _ = take_plan(alone, [steady], [[12]])
+    _, expected = take_plan(alone, [steady], [[1], [1]], [handle])
+    memory = open_memory("sparse", shapes, policy=Never(), num_pages=68)
+    (first,), _ = take_plan(memory, [steady], [[12]])
+    handles = [first, memory.add()]
+    with pytest.raises(OutOfPages):
+        memory.begin([*handles], [1, 50])
+    step = memory.begin([*handles], [1, 50], kept=np.zeros(3))
+    parts = []
+    for layer in range(3):
+        rows = zip(steady.rows(layer, 12, 13), greedy.rows(layer, 0, 50), strict=True)
+        given = [torch.cat(pair) for pair in rows]
+        parts.append(step.attend(layer, *given, scale=1 / math.sqrt(8))[:1])
+    memory.commit(step)
+    assert step.promise.spoiled == {handles[1]}
+    assert memory.store.pool.num_free >= 0
+    memory.check()
+    memory.release(handles[1])
+    memory.check()
+    _, more = take_plan(memory, [steady], [[1]], handles[:1])
+    both = [torch.cat([part, later]) for part, later in zip(parts, more[0], strict=True)]
+    assert_equal(both, expected[0])
+
+
+def test_a_prompt_that_keeps_what_is_expected_is_whole():
+    (text,) = (Text(80, (PLAIN,), evicted=0.9),)
+    whole = open_memory("sparse", (PLAIN,))
+    handles, expected = take_plan(whole, [text], [[80]])
+    memory = open_memory("sparse", (PLAIN,), num_pages=24)
+    step = memory.begin([memory.add()], [80], kept=np.full(1, 0.3))
+    read = step.attend(0, *text.rows(0, 0, 80), scale=1 / math.sqrt(8))
+    memory.commit(step)
+    assert not step.promise.spoiled
+    assert torch.equal(read, expected[0][0])
+    assert memory.portrait(0) == whole.portrait(handles[0])

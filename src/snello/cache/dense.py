@@ -13,6 +13,7 @@ from torch import Tensor
 from snello.cache.layout import Layout
 from snello.cache.memory import Step
 from snello.cache.paged import PagedMemory
+from snello.cache.promise import Promise
 from snello.cache.reading import Reader
 from snello.cache.tiles import fold, unfold
 
@@ -23,7 +24,13 @@ class DenseMemory(PagedMemory):
     Invariant: each head of a sequence of n tokens holds ceil(n / S) pages, in order of position.
     """
 
-    def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "DenseStep":
+    def begin(
+        self,
+        sequences: Sequence[int],
+        counts: Sequence[int],
+        *,
+        kept: np.ndarray | None = None,  # noqa: ARG002  (all is kept)
+    ) -> "DenseStep":
         """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take its pages.
 
         Raises:
@@ -113,6 +120,7 @@ class DenseStep:
 
     def __init__(self, memory: DenseMemory, layout: Layout) -> None:
         self.layout = layout
+        self.promise = Promise()
         self.positions: Int[Tensor, " T"] = layout.positions
         self.lengths: Int[Tensor, " T"] = layout.lengths
         self._memory = memory

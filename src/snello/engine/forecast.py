@@ -15,6 +15,8 @@ from snello.engine.request import Request
 
 REMEMBERED_LENGTHS = 256
 DECAY = 0.95
+MARGIN, SLACK = 1.25, 0.05
+"""How much more of a prompt than is expected must find room before it is computed."""
 
 
 class Outlook(NamedTuple):
@@ -68,6 +70,10 @@ class Forecast:
             kept_now, left_now = self._memory.count_kept(list(running))
             kept, left = kept + kept_now, left + left_now
         return np.minimum((kept + self._doubt) / (left + self._doubt), 1.0)
+
+    def promise_kept(self, running: Sequence[int]) -> np.ndarray:
+        """Return the share of a prompt for which room must be there, for each layer."""
+        return np.minimum(MARGIN * self.estimate_kept(running) + SLACK, 1.0)
 
     def expect_steps(self, request: Request) -> int:
         """Return how many more tokens a request is expected to generate, at least 1."""

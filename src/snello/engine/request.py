@@ -93,6 +93,9 @@ class Thread:
     origin: Checkpoint | None = None
     """The state that it is to start from, shared with others."""
 
+    is_cautious: bool = False
+    """Whether it once kept more of a prompt than was expected, so that no more is left to luck."""
+
     cut_tokens: int | None = None
     """Where its prompt is to be cut, so that others can start from there."""
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from snello.cache.dense import DenseMemory
-from snello.cache.memory import Step
+import numpy as np
+
+from snello.cache.dense import DenseMemory, DenseStep
 from snello.cache.pages import OutOfPages
-from snello.cache.sparse import SparseMemory
+from snello.cache.sparse import SparseMemory, SparseStep
 from snello.config.engine import PrefixCacheConfig
 from snello.engine.checkpoints import Checkpoints
 from snello.engine.forecast import Forecast
@@ -52,7 +53,7 @@ class Batch:
     """The shares of one step, and the memory's promise to store them."""
 
     shares: list[Share]
-    step: Step
+    step: DenseStep | SparseStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Tally:
 
     num_preemptions: int
     """How often a request that had begun had to give its memory to others."""
+    num_spoiled: int
+    """How often a prompt kept more than there was room for, and was begun again."""
     num_moved: int
     """How many threads, kept ones included, had their tokens moved to host memory instead."""
     num_prefix_hits: int
@@ -103,6 +106,7 @@ class Scheduler:
         self._num_steps_to_wait = 0
         self._num_preemptions = 0
         self._num_moved = 0
+        self._num_spoiled = 0
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self.idle: dict[int, Thread] = {}
@@ -119,6 +123,7 @@ class Scheduler:
         kept = self._forecast.estimate_kept([s for s in running if s is not None])
         return Tally(
             num_preemptions=self._num_preemptions,
+            num_spoiled=self._num_spoiled,
             num_moved=self._num_moved,
             num_prefix_hits=self._checkpoints.num_hits,
             num_prefix_hit_tokens=self._checkpoints.num_hit_tokens,
@@ -151,7 +156,9 @@ class Scheduler:
         if num_tokens > len(batch.shares):
             self._shelf.note_speed(num_tokens, seconds)
         for request, _ in batch.shares:
-            if request.num_generated == 0:
+            if request.thread.memory_sequence in batch.step.promise.spoiled:
+                self._begin_again(request)
+            elif request.num_generated == 0:
                 is_prompt_end = request.thread.num_pending == 0
                 self._checkpoints.take_on_the_way(request.thread, is_prompt_end=is_prompt_end)
 
@@ -299,9 +306,10 @@ class Scheduler:
 
     def _begin(self, shares: list[Share]) -> Batch | None:
         """Ask the memory for room, for ever smaller shares of the youngest prompts."""
+        kept = self._expect_kept(shares)
         while shares:
             try:
-                step = self._memory.begin(*_name_sequences(shares))
+                step = self._memory.begin(*_name_sequences(shares), kept=kept)
             except OutOfPages:
                 if self._checkpoints.drop_oldest():
                     continue
@@ -315,6 +323,13 @@ class Scheduler:
             else:
                 return Batch(shares, step)
         return None
+
+    def _expect_kept(self, shares: list[Share]) -> np.ndarray | None:
+        """Say for how much of the prompts there must be room; None: for all of them."""
+        is_decoding = all(share.num_tokens == 1 for share in shares)
+        if is_decoding or any(share.request.thread.is_cautious for share in shares):
+            return None
+        return self._forecast.promise_kept(_name_sequences(shares)[0])
 
     def _make_room(self) -> None:
         """Release the memory that is missed least: what nobody works on, then the youngest."""
@@ -346,6 +361,14 @@ class Scheduler:
         self.running.remove(request)
         self.waiting.appendleft(request)
         self._is_admitting = False
+
+    def _begin_again(self, request: Request) -> None:
+        """Throw away what a prompt has spoiled; it keeps its place, with nothing left to luck."""
+        self._num_spoiled += 1
+        self._empty(request.thread)
+        request.thread.is_cautious = True
+        self.running.remove(request)
+        self.waiting.appendleft(request)
 
     def _vacate(self, thread: Thread) -> None:
         """Take a thread's memory; its tokens are moved where that is cheaper than computing."""
