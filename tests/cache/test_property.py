@@ -1,5 +1,9 @@
 """The page store against a naive model, lists of positions, through any order of use."""
 
+import contextlib
+from collections import defaultdict
+from itertools import count
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,16 +19,46 @@ SHAPES = (
     CacheShape(num_heads=2, key_size=3, value_size=2),
     CacheShape(num_heads=1, key_size=4, value_size=2, value_in_key=True),
 )
-NUM_PAGES, PAGE_TOKENS, MAX_SEQUENCES = 60, 3, 3
+NUM_PAGES, PAGE_TOKENS, MAX_SEQUENCES = 90, 3, 4
 TEXTS = [Text(400, SHAPES, seed=seed) for seed in range(MAX_SEQUENCES)]
 
 
+def join(text, num_tokens, other):
+    """The first tokens of one text, then those of another."""
+    joined = Text(400, ())
+    for mine, others in zip(text.layers, other.layers, strict=True):
+        pairs = zip(mine, others, strict=True)
+        joined.layers.append(
+            [None if a is None else torch.cat([a[:num_tokens], b[num_tokens:]]) for a, b in pairs]
+        )
+    return joined
+
+
 class Naive:
-    """What should be alive: for each sequence a length, and the rule applied to every position."""
+    """What should be alive: for each sequence a length, and the rule applied to every position.
+
+    `full` names the full survivor pages of each head; forks hold the same ones.
+    """
 
     def __init__(self, window_tokens, shift, policy):
         self.window_tokens, self.shift, self.policy = window_tokens, shift, policy
-        self.lengths = {}
+        self.lengths, self.texts, self.full = {}, {}, {}
+        self.names = count()
+
+    def open(self, sequence):
+        self.lengths[sequence], self.texts[sequence] = 0, TEXTS[sequence]
+        self.full[sequence] = defaultdict(list)
+
+    def fork(self, sequence, handle):
+        num_tokens = self.lengths[handle] = self.lengths[sequence]
+        self.texts[handle] = join(self.texts[sequence], num_tokens, TEXTS[handle])
+        self.full[handle] = defaultdict(list)
+        for head, names in self.full[sequence].items():
+            self.full[handle][head] = list(names)
+
+    def close(self, sequence):
+        for known in (self.lengths, self.texts, self.full):
+            del known[sequence]
 
     def live(self, sequence, layer, head):
         """Recent positions, and older ones about which no mark has been announced."""
@@ -39,24 +73,29 @@ class Naive:
         ]
 
     def num_pages(self):
-        """Pages of all rings and of all survivors."""
-        total = 0
+        """Pages of all rings and of all survivors; a full page that is shared counts once."""
+        total, shared = 0, set()
         for sequence, length in self.lengths.items():
             for layer, shape in enumerate(SHAPES):
                 for head in range(shape.num_heads):
                     ring = min(length, self.window_tokens + 1)
                     survivors = len(self.live(sequence, layer, head)) - ring
-                    total += -(-ring // PAGE_TOKENS) + -(-survivors // PAGE_TOKENS)
-        return total
+                    names = self.full[sequence][layer, head]
+                    names += [
+                        next(self.names) for _ in range(survivors // PAGE_TOKENS - len(names))
+                    ]
+                    shared.update(names)
+                    total += -(-ring // PAGE_TOKENS) + (survivors % PAGE_TOKENS > 0)
+        return total + len(shared)
 
 
-def check_contents(memory, sequence, layer, head):
+def check_contents(memory, naive, sequence, layer, head):
     """Every live slot holds the key and value that were given for its position."""
     pages = memory.table.pages[layer, sequence, head]
     positions = memory.store.positions[pages].flatten()
     is_live = positions < EMPTY
     where = positions[is_live].long()
-    _, k, v, _ = TEXTS[sequence].layers[layer]
+    _, k, v, _ = naive.texts[sequence].layers[layer]
     stored = memory.store.keys[pages].flatten(0, 1)[is_live]
     assert torch.equal(stored[:, : k.shape[-1]], k[where, head])
     if v is not None:
@@ -74,7 +113,7 @@ def check_all(memory, naive):
                 live = naive.live(sequence, layer, head)
                 assert portrait[layer][head] == live
                 assert counts[layer, head] == len(live)
-                check_contents(memory, sequence, layer, head)
+                check_contents(memory, naive, sequence, layer, head)
 
 
 def append(memory, naive, counts):
@@ -83,16 +122,24 @@ def append(memory, naive, counts):
     if not growing or any(naive.lengths[s] + n > 400 for s, n in growing.items()):
         return
     try:
-        take_step(memory, list(growing), [TEXTS[s] for s in growing], list(growing.values()))
+        texts = [naive.texts[sequence] for sequence in growing]
+        take_step(memory, list(growing), texts, list(growing.values()))
     except OutOfPages:
         return
-    for sequence, count in growing.items():
-        naive.lengths[sequence] += count
+    for sequence, num_tokens in growing.items():
+        naive.lengths[sequence] += num_tokens
+
+
+def fork(memory, naive, sequence):
+    """Fork an open sequence if there is a handle and room; else nothing changes."""
+    if sequence in naive.lengths and len(naive.lengths) < MAX_SEQUENCES:
+        with contextlib.suppress(OutOfPages):
+            naive.fork(sequence, memory.fork(sequence))
 
 
 ACTIONS = st.one_of(
     st.just("add"),
-    st.tuples(st.just("release"), st.integers(0, MAX_SEQUENCES - 1)),
+    st.tuples(st.sampled_from(["release", "fork"]), st.integers(0, MAX_SEQUENCES - 1)),
     st.dictionaries(
         st.integers(0, MAX_SEQUENCES - 1), st.one_of(st.just(1), st.integers(1, 12)), min_size=1
     ),
@@ -101,7 +148,7 @@ ACTIONS = st.one_of(
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
-    actions=st.lists(ACTIONS, max_size=20),
+    actions=st.lists(ACTIONS, min_size=6, max_size=24),
     window_tokens=st.sampled_from([1, 4, 300]),
     shift=st.sampled_from([0, 1]),
     rate=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
@@ -121,12 +168,14 @@ def test_any_order_of_use_agrees_with_lists(actions, window_tokens, shift, rate)
     for action in ["add", *actions]:
         if action == "add":
             if len(naive.lengths) < MAX_SEQUENCES:
-                naive.lengths[memory.add()] = 0
+                naive.open(memory.add())
         elif isinstance(action, dict):
             append(memory, naive, action)
+        elif action[0] == "fork":
+            fork(memory, naive, action[1])
         elif action[1] in naive.lengths:
             memory.release(action[1])
-            del naive.lengths[action[1]]
+            naive.close(action[1])
         check_all(memory, naive)
     for sequence in list(naive.lengths):
         memory.release(sequence)

@@ -5,6 +5,7 @@ Dims: T rows of the flat batch, H query heads, K key-value heads, L layers, S sl
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from snello.cache.layout import Layout
 from snello.cache.memory import Step
 from snello.cache.paged import PagedMemory
+from snello.cache.promise import Promise
 from snello.cache.reading import Reader
 from snello.cache.tiles import fold, unfold
 
@@ -22,7 +24,13 @@ class DenseMemory(PagedMemory):
     Invariant: each head of a sequence of n tokens holds ceil(n / S) pages, in order of position.
     """
 
-    def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "DenseStep":
+    def begin(
+        self,
+        sequences: Sequence[int],
+        counts: Sequence[int],
+        *,
+        kept: np.ndarray | None = None,  # noqa: ARG002  (all is kept)
+    ) -> "DenseStep":
         """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take its pages.
 
         Raises:
@@ -41,6 +49,49 @@ class DenseMemory(PagedMemory):
         num_heads = sum(shape.num_heads for shape in self.shapes)
         self._finish(layout, (layout.starts + layout.counts) * num_heads)
 
+    def fork(self, sequence: int, num_tokens: int | None = None) -> int:
+        """Open a sequence that goes on from where another one stands; see `PagedMemory.fork`.
+
+        Nothing was forgotten, so it may also go on from any earlier point: after `num_tokens`.
+
+        Raises:
+            OutOfPages: no room for the copies; nothing has changed.
+            ValueError: the sequence is not open or has fewer tokens, or no more may be open.
+        """
+        length = self.length(sequence)
+        num_tokens = length if num_tokens is None else num_tokens
+        if not 0 <= num_tokens <= length:
+            raise ValueError(
+                f"a fork after {num_tokens} tokens was asked for, and sequence {sequence} has "
+                f"{length}; give a number from 0 to {length}."
+            )
+        survivors = self.table.exists[:, 0].long() * num_tokens
+        fork = self._fork(sequence, num_tokens, survivors)
+        self._blank_behind(fork, num_tokens)
+        return fork
+
+    def count_ring(self, num_tokens: int) -> Int[Tensor, "L 1"]:  # noqa: ARG002
+        """Return zeros: there is no window."""
+        return torch.zeros_like(self.ring_columns)
+
+    def count_survivors(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head holds: all of them."""
+        return self.num_live_tokens(sequence)
+
+    def count_kept(self, sequences: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:  # noqa: ARG002
+        """Return zeros: no token stands behind a window."""
+        return np.zeros(len(self.shapes)), np.zeros(len(self.shapes))
+
+    def expect_pages(self, num_tokens: Sequence[int], kept: np.ndarray) -> list[float]:  # noqa: ARG002
+        """Return the pages of sequences of these lengths; nothing is ever dropped."""
+        S, num_heads = self.store.page_tokens, sum(shape.num_heads for shape in self.shapes)
+        return [float(num_heads * -(-count // S)) for count in num_tokens]
+
+    def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:  # noqa: ARG002
+        """Return how many pages of such a sequence are full."""
+        num_heads = sum(shape.num_heads for shape in self.shapes)
+        return float(num_heads * (num_tokens // self.store.page_tokens))
+
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
         return self.table.exists[:, 0].long() * self.length(sequence)
@@ -50,6 +101,17 @@ class DenseMemory(PagedMemory):
         positions = list(range(self.length(sequence)))
         return [[positions] * shape.num_heads for shape in self.shapes]
 
+    def _blank_behind(self, sequence: int, num_tokens: int) -> None:
+        """Empty what the last pages of a shortened copy hold behind its end."""
+        S = self.store.page_tokens
+        if num_tokens % S:
+            last = self.table.pages[:, sequence, :, num_tokens // S][self.table.exists[:, 0]]
+            behind = torch.arange(num_tokens % S, S, device=self.device)
+            self.store.blank_slots((last[:, None] * S + behind).flatten())
+
+    def _note_survivors(self, sequence: int, survivors: Int[Tensor, "L K"]) -> None:
+        """Nothing to note: the length says it all."""
+
 
 class DenseStep:
     """One forward pass in a dense memory; every layer attends once."""
@@ -58,6 +120,7 @@ class DenseStep:
 
     def __init__(self, memory: DenseMemory, layout: Layout) -> None:
         self.layout = layout
+        self.promise = Promise()
         self.positions: Int[Tensor, " T"] = layout.positions
         self.lengths: Int[Tensor, " T"] = layout.lengths
         self._memory = memory

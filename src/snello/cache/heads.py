@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from snello.cache.layout import Group
+from snello.cache.promise import Promise
 from snello.cache.ring import Ring
 from snello.cache.store import EMPTY, PageStore
 from snello.cache.table import PageTable
@@ -53,8 +54,10 @@ class Heads:
         num_survivors: Int[Tensor, "L N K"],
         ring: Ring,
         group: Group,
+        promise: Promise,
     ) -> None:
         self._store, self._table, self._ring, self._group = store, table, ring, group
+        self._promise = promise
         self._num_survivors = num_survivors.view(-1)
         self._ends = group.starts + group.counts
         self.rows = table.rows(ring.layer, group.sequences, ring.num_heads)  # (B, K)
@@ -148,12 +151,21 @@ class Heads:
         after = before + kept.sum(1)
         num_new = (after + S - 1) // S - (before + S - 1) // S
         wanted = int(num_new.sum())
+        if wanted and not self._is_granted(wanted):
+            return self._append(torch.zeros_like(kept))
         if wanted:
             pages = self._store.pool.take(wanted)
             self._table.append(self.rows.flatten(), num_new.flatten(), pages)
         self._num_survivors[self.rows] = after
         pages = self._table.look_up(self.rows[:, None], self._ring.ring_pages + ranks // S)
         return pages.where(kept, self._store.trash) * S + ranks % S
+
+    def _is_granted(self, num_pages: int) -> bool:
+        """Ask for pages; one token for each sequence was promised the most it can need."""
+        num_free, sequences = self._store.pool.num_free, self._group.sequences
+        return self._group.is_decode or self._promise.grants(
+            self._ring.layer, num_pages, num_free, sequences
+        )
 
     def _ring_slots(self, positions: Int[Tensor, "B X"]) -> Int[Tensor, "B X K"]:
         """Find the slots of positions in the ring; negative positions lead to the trash page."""

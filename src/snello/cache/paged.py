@@ -1,12 +1,15 @@
 """What dense and sparse memory have in common: one pool of pages, open sequences, counters.
 
-Knows nothing of what is stored when, or for how long.
+Knows nothing of what is stored when, or for how long. A head's pages stand in this order:
+    [0, ring_columns)          the window's; written to at every step
+    [ring_columns, num_held)   survivors, in order of position; only the last one is written to
 """
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from snello.cache.layout import Layout, arrange
@@ -22,6 +25,9 @@ class PagedMemory:
 
     A step that was begun must be committed, or all its sequences released. Give either `num_pages`
     or `budget_bytes`.
+
+    Invariant, see `check`: a page is listed by as many sequences as the pool counts holders, by
+    none of them twice, and a page that a step may write to is listed once.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class PagedMemory:
         num_heads = [shape.num_heads for shape in self.shapes]
         self.table = PageTable(num_heads, max_sequences, self.store.blank, self.device)
         self.meters = Meters(sum(num_heads), max_sequences, self.device)
+        self.ring_columns: Int[Tensor, "L 1"] = self.table.num_held.new_zeros(len(num_heads), 1)
         self._roster = Roster(max_sequences)
 
     @property
@@ -87,19 +94,147 @@ class PagedMemory:
         self._roster.close(sequence)
         self.store.give_back(self.table.clear(sequence))
 
+    @property
+    def num_unused_sequences(self) -> int:
+        """How many more sequences may be open at the same time."""
+        return self._roster.num_unused
+
+    def require_unused_sequence(self) -> None:
+        """Raise `ValueError` if no more sequences may be open."""
+        self._roster.require_unused()
+
+    def fork(self, sequence: int) -> int:
+        """Open a sequence that goes on from where another one stands, and return its handle.
+
+        Full survivor pages never change: they are shared. The window and the survivors' last page
+        are copied at once, not at the first write: either sequence writes to them with its next
+        token, and so no step has to ask who else holds a page. Between steps only.
+
+        Raises:
+            OutOfPages: no room for the copies; nothing has changed.
+            ValueError: the sequence is not open, or no more may be.
+        """
+        num_tokens = self.length(sequence)
+        return self._fork(sequence, num_tokens, self.count_survivors(sequence))
+
+    def open_copy(
+        self,
+        num_tokens: int,
+        survivors: Int[Tensor, "L K"],
+        num_held: Int[Tensor, "L K"],
+        pages: Int[Tensor, "L K M"],
+    ) -> int:
+        """Open a sequence on pages that are counted for it already, and return its handle.
+
+        Raises:
+            ValueError: no more sequences may be open.
+        """
+        sequence = self.add()
+        self._roster.lengthen([sequence], [num_tokens])
+        self.table.assign(sequence, num_held, pages)
+        self._note_survivors(sequence, survivors)
+        return sequence
+
+    def count_ring(self, num_tokens: int) -> Int[Tensor, "L 1"]:
+        """How many tokens the window of each layer holds after `num_tokens`."""
+        raise NotImplementedError
+
+    def count_survivors(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head holds in survivor pages; 0 for heads a layer does not have."""
+        raise NotImplementedError
+
+    def count_pages(self, sequences: Sequence[int]) -> tuple[int, list[int]]:
+        """How many pages some sequences hold together, and how many each holds alone.
+
+        Alone: the pages that its release would free.
+        """
+        pages = self.table.pages[:, list(sequences)]  # (L, B, K, M)
+        holders = self.store.pool.num_holders
+        is_held = torch.zeros(len(holders) + 2, dtype=torch.bool, device=self.device)
+        is_held[pages.flatten()] = True
+        is_held[self.store.blank] = False
+        sole = torch.zeros_like(is_held)
+        sole[: len(holders)] = holders == 1
+        sole[self.store.blank] = False
+        return int(is_held.sum()), sole[pages].sum((0, 2, 3)).tolist()
+
+    def count_kept(self, sequences: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Sum, for each layer, how many tokens were kept behind the window, and how many could be.
+
+        A memory without a window has none behind it.
+        """
+        raise NotImplementedError
+
+    def expect_pages(self, num_tokens: Sequence[int], kept: np.ndarray) -> list[float]:
+        """Estimate the pages of sequences of these lengths that keep `kept[l]` in layer l."""
+        raise NotImplementedError
+
+    def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:
+        """Estimate how many pages of such a sequence its forks share."""
+        raise NotImplementedError
+
     def extend(self, num_pages: int) -> None:
         """Make the pool larger by `num_pages`, between steps; nothing that is stored moves."""
         self.store.extend(num_pages)
 
     def check(self) -> None:
-        """Raise if a page is lost or held twice; call it when idle, not in a step."""
-        self.store.pool.check()
-        listed = self.table.pages[self.table.pages != self.store.blank].tolist()
-        if not len(set(listed)) == len(listed) == self.store.pool.num_held:
+        """Raise if a page is lost or held wrongly; call it when idle, not in a step."""
+        pool, blank = self.store.pool, self.store.blank
+        pool.check()
+        listed = self.table.pages[self.table.pages != blank]
+        num_listed = torch.bincount(listed, minlength=len(pool.num_holders))
+        num_listed[blank : blank + 2] = pool.num_holders[blank : blank + 2]
+        if not torch.equal(num_listed, pool.num_holders.long()):
             raise RuntimeError(
-                f"page accounting is broken: heads list {len(listed)} pages, {len(set(listed))} "
-                f"of them different, but the pool gave out {self.store.pool.num_held}."
+                f"page accounting is broken: heads list {len(listed)} pages, "
+                f"{len(torch.unique(listed))} of them different, but the pool gave out "
+                f"{pool.num_held} to {int(pool.num_holders.sum())} holders."
             )
+        for sequence in self._roster.open_sequences:
+            self._check_sequence(sequence)
+
+    def _check_sequence(self, sequence: int) -> None:
+        pages = self.table.pages[:, sequence]
+        num_held = self.table.num_held[:, sequence]
+        is_own, is_shared = self._sort_columns(num_held, self.count_survivors(sequence))
+        own, both = pages[is_own], pages[is_own | is_shared]
+        if len(torch.unique(both)) < len(both) or bool(
+            (self.store.pool.num_holders[own] > 1).any()
+        ):
+            raise RuntimeError(
+                f"page accounting is broken: sequence {sequence} lists a page twice, or another "
+                "one holds a page that it writes to."
+            )
+
+    def _fork(self, sequence: int, num_tokens: int, survivors: Int[Tensor, "L K"]) -> int:
+        """Fork with fewer survivors, where the memory can still tell what the window was."""
+        S = self.store.page_tokens
+        needed = self.ring_columns + (survivors + S - 1) // S
+        num_held = self.table.num_held[:, sequence].minimum(needed)
+        is_own, is_shared = self._sort_columns(num_held, survivors)
+        source = self.table.pages[:, sequence]
+        self.store.pool.require(int(is_own.sum()))
+        self.require_unused_sequence()
+        pages = source.where(is_shared, self.store.blank)
+        pages[is_own] = self.store.pool.take(int(is_own.sum()))
+        self.store.pool.share(source[is_shared])
+        self.store.copy_pages(source[is_own], pages[is_own])
+        return self.open_copy(num_tokens, survivors, num_held, pages)
+
+    def _sort_columns(
+        self, num_held: Int[Tensor, "L K"], survivors: Int[Tensor, "L K"]
+    ) -> tuple[Bool[Tensor, "L K M"], Bool[Tensor, "L K M"]]:
+        """Tell which of the first `num_held` pages are written to, and which are full for good."""
+        columns = torch.arange(self.table.pages.shape[-1], device=self.device)
+        first = self.ring_columns[..., None]
+        is_held = columns < num_held[..., None]
+        full = first + (survivors // self.store.page_tokens)[..., None]
+        is_shared = is_held & (columns >= first) & (columns < full)
+        return is_held & ~is_shared, is_shared
+
+    def _note_survivors(self, sequence: int, survivors: Int[Tensor, "L K"]) -> None:
+        """Take over the count for a sequence that has just been opened."""
+        raise NotImplementedError
 
     def _arrange(self, sequences: Sequence[int], counts: Sequence[int]) -> Layout:
         starts = [self._roster.length(sequence) for sequence in sequences]

@@ -8,6 +8,7 @@ Knows nothing of tensors of keys, or of which page is whose. A head's pages are,
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -60,6 +61,8 @@ class Rings:
             ring = Ring(layer, shape.num_heads, shape.horizon, page_tokens, ring_tokens)
             self.layers.append(ring)
         sizes = [[ring.ring_tokens, ring.survivor_span] for ring in self.layers]
+        self.ring_tokens = np.array([ring.ring_tokens for ring in self.layers])
+        self._survivor_spans = np.array([ring.survivor_span for ring in self.layers])
         sizes_tensor = torch.tensor(sizes, device=device)
         self._tokens: Int[Tensor, "L 1"] = sizes_tensor[:, :1]
         self._spans: Int[Tensor, "L 1"] = sizes_tensor[:, 1:]
@@ -71,6 +74,12 @@ class Rings:
     def num_filled(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, "L B"]:
         """How many tokens the rings of such sequences hold."""
         return lengths.minimum(self._tokens)
+
+    def count_behind(self, lengths: np.ndarray) -> np.ndarray:
+        """How many tokens of sequences of B lengths are in sight behind each ring: (L, B)."""
+        behind = np.maximum(lengths - self.ring_tokens[:, None], 0)
+        bounded: np.ndarray = np.minimum(behind, self._survivor_spans[:, None])
+        return bounded
 
     def most_survivors(
         self, starts: Int[Tensor, " B"], counts: Int[Tensor, " B"]

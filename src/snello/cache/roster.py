@@ -13,13 +13,27 @@ class Roster:
         self._lengths: dict[int, int] = {}
         self._max_sequences = max_sequences
 
-    def open(self) -> int:
-        """Give out the handle of an empty sequence."""
+    @property
+    def num_unused(self) -> int:
+        """How many more sequences can be opened."""
+        return len(self._unused)
+
+    @property
+    def open_sequences(self) -> list[int]:
+        """The handles that are given out."""
+        return sorted(self._lengths)
+
+    def require_unused(self) -> None:
+        """Raise `ValueError` if `open` would fail."""
         if not self._unused:
             raise ValueError(
                 f"{self._max_sequences} sequences are open and no more are allowed; release one, "
                 "or build the memory with a larger max_sequences."
             )
+
+    def open(self) -> int:
+        """Give out the handle of an empty sequence."""
+        self.require_unused()
         handle = self._unused.pop()
         self._lengths[handle] = 0
         return handle

@@ -6,6 +6,7 @@ H query heads, K key-value heads, L layers.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -14,6 +15,7 @@ from snello.cache.heads import Chunk, Heads
 from snello.cache.layout import Group, Layout
 from snello.cache.memory import Step
 from snello.cache.paged import PagedMemory
+from snello.cache.promise import Promise
 from snello.cache.reading import Reader
 from snello.cache.ring import Rings
 from snello.cache.store import EMPTY
@@ -60,22 +62,39 @@ class SparseMemory(PagedMemory):
         self.window_tokens, self.shift, self.policy = window_tokens, shift, policy
         self.rings = Rings(self.shapes, window_tokens, page_tokens, self.device)
         self.num_survivors = torch.zeros_like(self.table.num_held)
+        self._num_heads = np.array([shape.num_heads for shape in self.shapes])
+        ring_pages = [[ring.ring_pages] for ring in self.rings.layers]
+        self.ring_columns = torch.tensor(ring_pages, device=self.device)
 
-    def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "SparseStep":
+    def begin(
+        self, sequences: Sequence[int], counts: Sequence[int], *, kept: np.ndarray | None = None
+    ) -> "SparseStep":
         """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take ring pages.
 
+        Args:
+            sequences: Their handles.
+            counts: Their new tokens.
+            kept: The share of a prompt that each layer is expected to keep behind its window; a
+                sequence that keeps too much more is then spoiled, see `Promise`. Without it, the
+                step must fit even if everything is kept.
+
         Raises:
-            OutOfPages: the pool could not serve it if all that leaves the window survived; nothing
-                has changed.
+            OutOfPages: the pool cannot serve that; nothing has changed.
         """
         layout = self._arrange(sequences, counts)
-        S = self.store.page_tokens
-        gain = self.rings.most_survivors(layout.starts, layout.counts)[..., None]  # (L, B, 1)
-        before = self.num_survivors[:, layout.sequences]
-        most_pages = (before + gain + S - 1) // S - (before + S - 1) // S
-        num_spare = int((most_pages * self.table.exists).sum())
-        self._grow(layout, self.rings.pages_filled(layout.starts + layout.counts), num_spare)
-        return SparseStep(self, layout)
+        gain = self.rings.most_survivors(layout.starts, layout.counts)  # (L, B)
+        pages = self._count_new_pages(layout, gain)
+        promise = Promise()
+        if kept is not None and max(counts) > 1:
+            is_prompt = layout.counts > 1
+            share = torch.from_numpy(kept).to(self.device)[:, None]
+            likely = self._count_new_pages(layout, (gain * share).ceil().long())
+            aside = (pages * ~is_prompt[:, None]).sum((1, 2))
+            promise = Promise((aside.sum() - aside.cumsum(0)).tolist())
+            pages = likely.where(is_prompt[:, None], pages)
+        filled = self.rings.pages_filled(layout.starts + layout.counts)
+        self._grow(layout, filled, int(pages.sum()))
+        return SparseStep(self, layout, promise)
 
     def commit(self, step: Step) -> None:
         """Declare the step done: the sequences are longer by what it appended."""
@@ -87,6 +106,41 @@ class SparseMemory(PagedMemory):
         """Forget a sequence and give all its pages back. Its counters stay until it is reused."""
         super().release(sequence)
         self.num_survivors[:, sequence] = 0
+
+    def count_ring(self, num_tokens: int) -> Int[Tensor, "L 1"]:
+        """How many tokens the window of each layer holds after `num_tokens`."""
+        return self.rings.num_filled(torch.tensor([num_tokens], device=self.device))
+
+    def count_survivors(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head holds behind its window."""
+        return self.num_survivors[:, sequence].clone()
+
+    def _note_survivors(self, sequence: int, survivors: Int[Tensor, "L K"]) -> None:
+        self.num_survivors[:, sequence] = survivors
+
+    def count_kept(self, sequences: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Sum, by layer, how many tokens were kept behind the window, and how many could be."""
+        kept = self.num_survivors[:, list(sequences)].sum((1, 2))
+        lengths = np.array([self.length(sequence) for sequence in sequences])
+        left = self.rings.count_behind(lengths).sum(1) * self._num_heads
+        return kept.cpu().numpy().astype(float), left.astype(float)
+
+    def expect_pages(self, num_tokens: Sequence[int], kept: np.ndarray) -> list[float]:
+        """Estimate the pages of sequences of these lengths that keep `kept[l]` in layer l.
+
+        The survivors' last page is half full on average.
+        """
+        S, lengths = self.store.page_tokens, np.array(num_tokens)
+        behind = self.rings.count_behind(lengths) * kept[:, None]  # (L, B)
+        ring = -(-np.minimum(lengths, self.rings.ring_tokens[:, None]) // S)
+        per_head = ring + behind / S + 0.5 * (behind > 0)
+        return [float(count) for count in self._num_heads @ per_head]
+
+    def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:
+        """Estimate how many pages of such a sequence its forks share."""
+        behind = self.rings.count_behind(np.array([num_tokens]))[:, 0] * kept
+        full = np.maximum(behind / self.store.page_tokens - 0.5, 0.0)
+        return float(self._num_heads @ full)
 
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
@@ -102,10 +156,17 @@ class SparseMemory(PagedMemory):
             for layer, shape in enumerate(self.shapes)
         ]
 
-    def open_heads(self, layer: int, group: Group) -> Heads:
+    def open_heads(self, layer: int, group: Group, promise: Promise) -> Heads:
         """Hand out the heads of one layer in one group, to be changed by a step."""
         ring = self.rings.layers[layer]
-        return Heads(self.store, self.table, self.num_survivors, ring, group)
+        return Heads(self.store, self.table, self.num_survivors, ring, group, promise)
+
+    def _count_new_pages(self, layout: Layout, gain: Int[Tensor, "L B"]) -> Int[Tensor, "L B K"]:
+        """How many pages each head takes if it gains that many survivors."""
+        S = self.store.page_tokens
+        before = self.num_survivors[:, layout.sequences]
+        after = before + gain[..., None]
+        return ((after + S - 1) // S - (before + S - 1) // S) * self.table.exists
 
     def _count_live(
         self, sequences: Int[Tensor, " B"], lengths: Int[Tensor, " B"]
@@ -118,8 +179,9 @@ class SparseMemory(PagedMemory):
 class SparseStep:
     """One forward pass in a sparse memory; every layer attends once."""
 
-    def __init__(self, memory: SparseMemory, layout: Layout) -> None:
+    def __init__(self, memory: SparseMemory, layout: Layout, promise: Promise) -> None:
         self.layout = layout
+        self.promise = promise
         self.positions: Int[Tensor, " T"] = layout.positions
         self.lengths: Int[Tensor, " T"] = layout.lengths
         self.wants_decisions: bool = memory.policy.needs_logits
@@ -143,7 +205,7 @@ class SparseStep:
         v = k[..., :0] if v is None else v
         out = q.new_empty(*q.shape[:2], shape.value_size)
         for group in self.layout.groups:
-            heads = memory.open_heads(layer, group)
+            heads = memory.open_heads(layer, group, self.promise)
             chunk = self._announce(heads, group, k, v, marks)
             queries = fold(q, group, shape.num_heads)
             if group.is_decode:

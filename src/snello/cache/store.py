@@ -121,12 +121,26 @@ class PageStore:
         return keys, _take(self.values, pages, self._value_scratch[:num_slots])
 
     def give_back(self, pages: Int[Tensor, " N"]) -> None:
-        """Blank the pages and return them to the pool."""
-        self.keys[pages] = 0
-        self.values[pages] = 0
-        self.positions[pages] = EMPTY
-        self.evict[pages] = False
-        self.pool.give_back(pages)
+        """Return pages to the pool, and blank those that nobody else holds."""
+        freed = self.pool.give_back(pages)
+        self.keys[freed] = 0
+        self.values[freed] = 0
+        self.positions[freed] = EMPTY
+        self.evict[freed] = False
+
+    def copy_pages(self, sources: Int[Tensor, " N"], targets: Int[Tensor, " N"]) -> None:
+        """Copy whole pages, marks included."""
+        self.keys[targets] = self.keys[sources]
+        self.values[targets] = self.values[sources]
+        self.positions[targets] = self.positions[sources]
+        self.evict[targets] = self.evict[sources]
+
+    def blank_slots(self, slots: Int[Tensor, " N"]) -> None:
+        """Make slots of held pages as empty as those of a free page."""
+        self.keys.flatten(0, 1)[slots] = 0
+        self.values.flatten(0, 1)[slots] = 0
+        self.positions.view(-1)[slots] = EMPTY
+        self.evict.view(-1)[slots] = False
 
     @torch.inference_mode(mode=False)  # or these buffers could not be used outside of it
     def _widen_scratch(self, num_slots: int) -> None:

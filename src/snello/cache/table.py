@@ -14,7 +14,7 @@ class PageTable:
     """For each layer, sequence and head, the pages it holds, padded with the blank page.
 
     Invariant: `pages[l, b, k, : num_held[l, b, k]]` are held, all entries behind are blank, and no
-    page stands twice. Heads that a layer does not have hold nothing.
+    page stands twice in one sequence. Heads that a layer does not have hold nothing.
     """
 
     def __init__(
@@ -82,6 +82,14 @@ class PageTable:
         flat[rows] = kept.where(moved < flat.shape[1], self._blank)
         self.num_held.view(-1)[rows] -= counts
         return dropped
+
+    def assign(
+        self, sequence: int, num_held: Int[Tensor, "L K"], pages: Int[Tensor, "L K M"]
+    ) -> None:
+        """Give an empty sequence its pages; entries behind the held ones are blank."""
+        self._widen(pages.shape[-1])
+        self.pages[:, sequence, :, : pages.shape[-1]] = pages
+        self.num_held[:, sequence] = num_held
 
     def clear(self, sequence: int) -> Int[Tensor, " N"]:
         """Take all pages of all heads from a sequence, and return them."""

@@ -5,7 +5,9 @@ engine wants both.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from snello.config.sampling import SamplingConfig
 
@@ -16,6 +18,36 @@ Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 WeightFormat = Literal["int8", "int4"]
 Group = Literal[32, 64, 128]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixCacheConfig:
+    """Which states of texts are kept for whoever comes with the same beginning."""
+
+    pool_share: float = 0.25
+    """The most of the page pool that may be held for no request's sake; it is given up, least
+    recently used first, whenever a request needs it."""
+
+    max_checkpoints: int = 64
+    """The most states that are kept at the same time."""
+
+    min_tokens: int = 32
+    """Texts shorter than this are not worth a state."""
+
+    every_tokens: int = 2048
+    """A long prompt is kept about so often on its way, too, where one of its chunks ends."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.pool_share <= 1.0:
+            raise ValueError(
+                f"PrefixCacheConfig.pool_share is {self.pool_share}; it must be above 0 and at "
+                "most 1. For no prefix cache, give None instead of a PrefixCacheConfig."
+            )
+        for name in ("max_checkpoints", "min_tokens", "every_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"PrefixCacheConfig.{name} is {getattr(self, name)}; it must be at least 1."
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +73,16 @@ class EngineConfig:
     max_sequences: int = 64
     """The most requests that are worked on at the same time."""
 
+    prefix_cache: Annotated[PrefixCacheConfig | None, tyro.conf.AvoidSubcommands] = None
+    """Keep states of prompts and replies, so that equal beginnings are computed once; None: no."""
+
+    swap_mib: int = 0
+    """Memory beside the pool for requests that had to give way, where moving their tokens is
+    quicker than computing them again; 0: always compute again."""
+
+    reserve_fraction: float = 0.05
+    """Share of the pool that newcomers leave free, in case others grow more than expected."""
+
     dtype: Dtype = "float32"
     device: Device = "cpu"
 
@@ -63,3 +105,13 @@ class EngineConfig:
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise ValueError(f"EngineConfig.{name} is {count}; it must be at least 1.")
+        if self.swap_mib < 0:
+            raise ValueError(
+                f"EngineConfig.swap_mib is {self.swap_mib}; it must be 0 or more. With 0, "
+                "requests that give way are computed again."
+            )
+        if not 0.0 <= self.reserve_fraction < 1.0:
+            raise ValueError(
+                f"EngineConfig.reserve_fraction is {self.reserve_fraction}; it must be at least 0 "
+                "and below 1. 0.05 leaves a twentieth of the pool free."
+            )

@@ -19,6 +19,7 @@ from snello.quant.rounding import BITS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT_POOL_BYTES = 2**30
+STATES_OF_SAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +91,7 @@ def build_engine(
         plan,
         budget_bytes=budget_bytes,
         page_tokens=config.page_tokens,
-        max_sequences=config.max_sequences,
+        max_sequences=config.max_sequences + _count_states(config),
         dtype=dtype,
         device=config.device,
     )
@@ -100,4 +101,12 @@ def build_engine(
         eos_ids=eos_ids,
         max_batch_tokens=config.max_batch_tokens,
         max_sequences=config.max_sequences,
+        prefix_cache=config.prefix_cache,
+        swap_bytes=config.swap_mib * 2**20,
+        reserve_fraction=config.reserve_fraction,
     )
+
+
+def _count_states(config: EngineConfig) -> int:
+    """How many sequences nobody appends to: states of texts, or of what samples start from."""
+    return STATES_OF_SAMPLES if config.prefix_cache is None else config.prefix_cache.max_checkpoints

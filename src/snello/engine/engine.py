@@ -7,16 +7,20 @@ sampler's.
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
+from pathlib import Path
+from time import perf_counter
 
 import torch
 
 from snello.cache.dense import DenseMemory
+from snello.cache.snapshot import restore_sequence, save_sequence
 from snello.cache.sparse import SparseMemory
+from snello.config.engine import PrefixCacheConfig
 from snello.config.sampling import SamplingConfig
 from snello.engine.interrupt import deferred_interrupts
 from snello.engine.request import Completion, FinishReason, Request, Thread, Token
 from snello.engine.runner import Choice, Runner
-from snello.engine.scheduler import Batch, NeverFits, Scheduler
+from snello.engine.scheduler import Batch, NeverFits, Scheduler, Tally
 from snello.models.decoder import Decoder
 
 
@@ -28,7 +32,7 @@ class Engine:
     changes the memory runs in inference mode, because its tensors are made there.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the model, its memory, and how both are shared out)
         self,
         decoder: Decoder,
         memory: DenseMemory | SparseMemory,
@@ -36,6 +40,9 @@ class Engine:
         eos_ids: Sequence[int] = (),
         max_batch_tokens: int = 2048,
         max_sequences: int = 64,
+        prefix_cache: PrefixCacheConfig | None = None,
+        swap_bytes: int = 0,
+        reserve_fraction: float = 0.0,
         seed: int | None = None,
     ) -> None:
         self.decoder = decoder
@@ -44,7 +51,12 @@ class Engine:
         self.max_sequences = max_sequences
         self._eos_ids = frozenset(eos_ids)
         self._scheduler = Scheduler(
-            memory, max_batch_tokens=max_batch_tokens, max_sequences=max_sequences
+            memory,
+            max_batch_tokens=max_batch_tokens,
+            max_sequences=max_sequences,
+            prefix_cache=prefix_cache,
+            swap_bytes=swap_bytes,
+            reserve_fraction=reserve_fraction,
         )
         self._runner = Runner(decoder, memory, next(decoder.parameters()).device)
         self._requests: dict[int, Request] = {}
@@ -55,6 +67,11 @@ class Engine:
     def is_busy(self) -> bool:
         """Whether `step` has work to do."""
         return self._scheduler.is_busy
+
+    @property
+    def tally(self) -> Tally:
+        """How often requests gave way, shared beginnings were found, and what is kept."""
+        return self._scheduler.tally
 
     def add(
         self,
@@ -81,29 +98,42 @@ class Engine:
         if sampling.n != 1:
             raise ValueError(
                 f"SamplingConfig.n is {sampling.n}; the engine's requests are one reply each. Ask "
-                "for several through snello.LLM, or add one request for each."
+                "for several through snello.LLM, or use add_samples."
             )
         self.check(prompt_ids, sampling, sequence=sequence)
-        number = next(self._numbers)
         if sequence is not None:
             del self._scheduler.idle[sequence]
-        elif keep:
-            sequence = number
         thread.token_ids.extend(prompt_ids)
-        request = Request(
-            number=number,
-            thread=thread,
-            sampling=sampling,
-            seed=self._dice.getrandbits(62) if sampling.seed is None else sampling.seed,
-            eos_ids=frozenset() if sampling.ignore_eos else self._eos_ids,
-            num_prompt_tokens=len(prompt_ids),
-            length_limit_tokens=self.context_tokens,
-            sequence=sequence if keep else None,
-            kv_reads_at_start=self._scheduler.measure(thread).kv_reads,
-        )
-        self._requests[number] = request
+        request = self._make_request(thread, sampling, len(prompt_ids))
+        if keep:
+            request.sequence = request.number if sequence is None else sequence
         self._scheduler.submit(request)
-        return number
+        return request.number
+
+    def add_samples(
+        self, prompt_ids: Sequence[int], samplings: Sequence[SamplingConfig]
+    ) -> list[int]:
+        """Take one request for each sampling, all with one prompt, and return their numbers.
+
+        The prompt is computed once, and its full pages are held once. Requests that do not fit at
+        the same time wait; each gets the tokens that it would get alone.
+
+        Raises:
+            ValueError: an empty or too long prompt, an id outside the vocabulary, no sampling.
+        """
+        if not samplings:
+            raise ValueError("no samplings were given; give one for each sample.")
+        for sampling in samplings:
+            self.check(prompt_ids, sampling)
+        leader, *siblings = [
+            self._make_request(Thread(list(prompt_ids)), sampling, len(prompt_ids))
+            for sampling in samplings
+        ]
+        leader.siblings = siblings
+        for request in siblings:
+            request.leader = leader
+        self._scheduler.submit(leader)
+        return [leader.number, *(request.number for request in siblings)]
 
     @torch.inference_mode()
     def step(self) -> list[Token | Completion]:
@@ -114,7 +144,10 @@ class Engine:
             return [self._finish(event.request, "refused", refusal=str(event))]
         if batch is None:
             return []
-        return self._hand_out(batch, self._runner.run(batch))
+        started = perf_counter()
+        choices = self._runner.run(batch)
+        self._scheduler.settle(batch, perf_counter() - started)
+        return self._hand_out(batch, choices)
 
     def generate(
         self,
@@ -195,6 +228,46 @@ class Engine:
         self._scheduler.release(self._find_thread(sequence))
         del self._scheduler.idle[sequence]
 
+    @torch.inference_mode()
+    def save(self, sequence: int, path: Path, *, fingerprint: str = "") -> None:
+        """Write a kept sequence to a file; it stays kept.
+
+        Args:
+            sequence: The handle of the kept sequence.
+            path: The file; one that is there already is replaced.
+            fingerprint: Names the weights, adapter included; `restore` wants the same.
+
+        Raises:
+            ValueError: no such sequence is kept, it had to give its memory to others, or the file
+                cannot be written.
+        """
+        thread = self._find_thread(sequence)
+        handle = self._hold_memory(sequence, thread)
+        save_sequence(
+            self.memory, handle, path, fingerprint=fingerprint, token_ids=thread.token_ids
+        )
+
+    @torch.inference_mode()
+    def restore(self, path: Path, *, fingerprint: str = "") -> int:
+        """Read a sequence from a file, and return the handle to continue it with.
+
+        Raises:
+            OutOfPages: no room; nothing has changed.
+            ValueError: no such file, a damaged one, or one of another memory or model.
+        """
+        self._scheduler.free_handle()
+        memory_sequence, token_ids = restore_sequence(self.memory, path, fingerprint=fingerprint)
+        number = next(self._numbers)
+        self._scheduler.idle[number] = Thread(
+            token_ids, memory_sequence, self.memory.length(memory_sequence)
+        )
+        return number
+
+    @torch.inference_mode()
+    def drop_prefixes(self) -> None:
+        """Give back all memory that is held for the sake of later requests with equal prefixes."""
+        self._scheduler.drop_prefixes()
+
     def portray(self, sequence: int) -> list[list[list[int]]]:
         """Return which positions of a kept sequence are alive, for each layer and head.
 
@@ -202,11 +275,31 @@ class Engine:
             ValueError: no such sequence is kept, or it had to give its memory to others.
         """
         thread = self._find_thread(sequence)
+        return self.memory.portrait(self._hold_memory(sequence, thread))
+
+    def _hold_memory(self, sequence: int, thread: Thread) -> int:
         if thread.memory_sequence is None:
             raise ValueError(
                 f"sequence {sequence} gave its memory to other requests; continue it first."
             )
-        return self.memory.portrait(thread.memory_sequence)
+        return thread.memory_sequence
+
+    def _make_request(
+        self, thread: Thread, sampling: SamplingConfig, num_prompt_tokens: int
+    ) -> Request:
+        number = next(self._numbers)
+        request = Request(
+            number=number,
+            thread=thread,
+            sampling=sampling,
+            seed=self._dice.getrandbits(62) if sampling.seed is None else sampling.seed,
+            eos_ids=frozenset() if sampling.ignore_eos else self._eos_ids,
+            num_prompt_tokens=num_prompt_tokens,
+            length_limit_tokens=self.context_tokens,
+            kv_reads_at_start=self._scheduler.measure(thread).kv_reads,
+        )
+        self._requests[number] = request
+        return request
 
     def _find_thread(self, sequence: int | None) -> Thread:
         if sequence is None:
@@ -255,14 +348,19 @@ class Engine:
         """Append the chosen tokens to their threads, in the order of the batch's last shares."""
         events: list[Token | Completion] = []
         chosen = iter(choices)
-        for request, _ in batch.shares:
-            if request.thread.num_pending:
+        for share in batch.shares:
+            if share.request.thread.num_pending:
                 continue
-            choice = next(chosen)
-            reason = request.accept(*choice)
-            events.append(Token(request.number, *choice))
-            if reason is not None:
-                events.append(self._finish(request, reason))
+            askers, reasons = share.askers, []
+            for request in askers:
+                choice = next(chosen)
+                reasons.append(request.accept(*choice))
+                events.append(Token(request.number, *choice))
+            ended = list(zip(askers, reasons, strict=True))
+            if len(askers) > 1:
+                going_on = [request for request, reason in ended[1:] if reason is None]
+                self._scheduler.branch(share.request, going_on)
+            events += [self._finish(request, reason) for request, reason in ended if reason]
         return events
 
     def _finish(
@@ -284,5 +382,5 @@ class Engine:
             refusal=refusal,
             logprobs=request.logprobs if request.sampling.logprobs else None,
         )
-        self._scheduler.finish(request)
+        self._scheduler.finish(request, is_complete=reason not in ("aborted", "refused"))
         return completion

@@ -6,6 +6,7 @@ Knows nothing of tensors, models or pages; a thread's memory is a number that th
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from snello.cache.prefix import Checkpoint
 from snello.config.engine import SamplingConfig
 from snello.engine.edits import Edits
 from snello.engine.sampler import Ask
@@ -97,6 +98,15 @@ class Thread:
     costs_before: Costs = NOTHING
     """What it cost in memories that it no longer holds."""
 
+    origin: Checkpoint | None = None
+    """The state that it is to start from, shared with others."""
+
+    is_cautious: bool = False
+    """Whether it once kept more of a prompt than was expected, so that no more is left to luck."""
+
+    cut_tokens: int | None = None
+    """Where its prompt is to be cut, so that others can start from there."""
+
     @property
     def num_pending(self) -> int:
         """Tokens that the model has not been shown yet."""
@@ -126,6 +136,12 @@ class Request:
     logprobs: list[TokenLogprobs] = field(default_factory=list)
     edits: Edits | None = None
     """What is done to its logits, made when it is first sampled; None if nothing is."""
+
+    siblings: list["Request"] = field(default_factory=list)
+    """Requests with the same prompt that wait for this one to compute it, for all of them."""
+
+    leader: "Request | None" = None
+    """The request in whose `siblings` this one is."""
 
     @property
     def is_decoding(self) -> bool:

@@ -37,17 +37,19 @@ class Runner:
         self._device = device
 
     def run(self, batch: Batch) -> list[Choice]:
-        """Compute a batch and return one token for each share that is its request's last.
+        """Compute a batch and return one choice for each asker of each last share.
 
         Threads are told what has been stored; logits exist only for rows that are sampled.
         """
         hidden = self._decoder(self._gather_tokens(batch.shares), batch.step)
         self._memory.commit(batch.step)
+        spoiled = batch.step.promise.spoiled
         ends = accumulate(share.num_tokens for share in batch.shares)
         asking = [
-            (end - 1, share.request.ask)
+            (end - 1, asker.ask)
             for end, share in zip(ends, batch.shares, strict=True)
-            if share.is_last
+            if share.is_last and share.request.thread.memory_sequence not in spoiled
+            for asker in share.askers
         ]
         for share in batch.shares:
             share.request.thread.num_stored += share.num_tokens

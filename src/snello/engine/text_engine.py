@@ -179,14 +179,14 @@ class TextEngine:
 def add_samples(engine: Engine, prompt_ids: Sequence[int], wish: SamplingConfig) -> list[int]:
     """Ask an engine for several replies to one prompt; return their numbers.
 
-    Reply i draws with `split_seed(seed, i)`, or with dice of its own if there is no seed. Each
-    reads the prompt for itself.
+    Reply i draws with `split_seed(seed, i)`, or with dice of its own if there is no seed. The
+    prompt is computed once.
     """
     wishes = [
         replace(wish, n=1, seed=None if wish.seed is None else split_seed(wish.seed, index))
         for index in range(wish.n)
     ]
-    return [engine.add(prompt_ids, one) for one in wishes]
+    return engine.add_samples(prompt_ids, wishes)
 
 
 def _hides_last(completion: Completion, wish: SamplingConfig) -> bool:
