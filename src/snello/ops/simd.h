@@ -1,16 +1,22 @@
 // Which instructions this processor has. Knows nothing of any kernel.
 //
 // A kernel is written once, in `kernel.inc` beside its `cpu.cpp`, and included once for each
-// instruction set, inside a namespace and a `#pragma GCC target`. `best_isa()` then chooses.
+// instruction set, inside a namespace and SNELLO_BEGIN_... SNELLO_END. `best_isa()` then chooses.
 #pragma once
 
 namespace snello {
 
 enum class Isa { none, avx2, avx512 };
 
-#define SNELLO_TARGET_AVX2 "avx2,fma,f16c"
-#define SNELLO_TARGET_AVX512 \
-  "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,prefer-vector-width=512"
+// `#pragma GCC target` takes a string and expands no macro, hence `_Pragma`. Macros such as
+// `__AVX512F__` do not follow it: a kernel that must know asks for SNELLO_VECTOR_BITS, which its
+// cpu.cpp defines before each inclusion.
+#define SNELLO_BEGIN_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,f16c\")")
+#define SNELLO_BEGIN_AVX512                                                    \
+  SNELLO_BEGIN_AVX2                                                            \
+  _Pragma("GCC target(\"avx512f,avx512bw,avx512dq,avx512vl,avx512vnni\")")     \
+  _Pragma("GCC target(\"prefer-vector-width=512\")")
+#define SNELLO_END _Pragma("GCC pop_options")
 
 inline Isa best_isa() {
   static const Isa isa = [] {

@@ -10,18 +10,16 @@
 
 namespace {
 
-#pragma GCC push_options
-#pragma GCC target(SNELLO_TARGET_AVX2)
+SNELLO_BEGIN_AVX2
 namespace avx2 {
 #include "norm/kernel.inc"
 }
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target(SNELLO_TARGET_AVX512)
+SNELLO_END
+SNELLO_BEGIN_AVX512
 namespace avx512 {
 #include "norm/kernel.inc"
 }
-#pragma GCC pop_options
+SNELLO_END
 
 constexpr int64_t kRowsAlone = 8;  // fewer rows are not worth waking another thread
 
