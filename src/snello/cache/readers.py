@@ -19,8 +19,8 @@ from snello.cache.table import PageTable
 from snello.cache.tiles import fold, unfold
 from snello.cache.work import Work
 from snello.config.model import CacheShape
+from snello.ops import chunk_attend, page_attend
 from snello.ops.native import Backend
-from snello.ops.page_attend import resolve
 
 
 @runtime_checkable
@@ -84,8 +84,12 @@ class TiledReader:
 class KernelReader:
     """Compiled kernels that read the pages where they are."""
 
-    tiled: TiledReader
+    store: PageStore
+    table: PageTable
+    shapes: tuple[CacheShape, ...]
+    window_tokens: int
     attend_pages: Callable[..., None]
+    attend_chunks: Callable[..., None]
 
     def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
         """In float32, whatever the queries are."""
@@ -102,19 +106,14 @@ class KernelReader:
         out: Float[Tensor, "T H E"],
     ) -> None:
         """As `PageReader.read`."""
-        if not work.group.is_decode:
-            self.tiled.read(layer, q, work, chunk, scale=scale, out=out)
-            return
-        self.attend_pages(
-            q.float(),
-            work.news,
-            self.tiled.store.slots,
-            self.tiled.table.layers[layer],
-            self.tiled.shapes[layer],
-            scale=scale,
-            out=out,
-            num_seen=work.num_seen,
-        )
+        q, slots, lists = q.float(), self.store.slots, self.table.layers[layer]
+        shape, to = self.shapes[layer], {"scale": scale, "out": out, "num_seen": work.num_seen}
+        if work.group.is_decode:
+            self.attend_pages(q, work.news, slots, lists, shape, **to)
+        else:
+            fresh, counts = None if chunk is None else chunk.fresh, work.group.counts
+            given = q, work.news, counts, fresh, slots, lists, shape
+            self.attend_chunks(*given, self.window_tokens, **to)
 
 
 def open_reader(
@@ -125,5 +124,7 @@ def open_reader(
     window_tokens: int,
 ) -> PageReader:
     """Choose who reads."""
-    tiled = TiledReader(store, table, shapes, window_tokens)
-    return KernelReader(tiled, resolve(backend)) if backend == "cpu" else tiled
+    given = store, table, shapes, window_tokens
+    if backend == "cpu":
+        return KernelReader(*given, page_attend.resolve(backend), chunk_attend.resolve(backend))
+    return TiledReader(*given)
