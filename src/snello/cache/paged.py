@@ -28,7 +28,7 @@ class PagedMemory:
     or `budget_bytes`. `backend` is the fastest there is unless it is named; see `ops.native`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the pool's, and what runs on it)
         self,
         shapes: Sequence[CacheShape],
         *,
@@ -42,14 +42,7 @@ class PagedMemory:
     ) -> None:
         self.shapes = tuple(shapes)
         self.device = torch.device(device)
-        fastest = choose_backend(self.device) if dtype in KERNEL_DTYPES else "reference"
-        self.backend: Backend = backend or fastest
-        if self.backend == "cpu" and fastest != "cpu":
-            raise ValueError(
-                f"backend 'cpu' was asked for on device {self.device} with dtype {dtype}; the "
-                f"kernels need a CPU, float32 or bfloat16 ({load_library().reason or 'built'}). "
-                "Leave backend out, or choose 'reference'."
-            )
+        self.backend = _decide(backend, self.device, dtype)
         self.store = PageStore(
             self.shapes,
             num_pages=num_pages,
@@ -133,3 +126,19 @@ class PagedMemory:
         self.meters.count_live(layout.sequences, num_live, self.num_bytes_in_use)
         num_pages = self.table.num_held[:, layout.sequences].sum((0, 2))
         self.meters.count_pages(layout.sequences, num_pages)
+
+
+def _decide(backend: Backend | None, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend that was asked for, or else the fastest that serves this device and dtype."""
+    if backend is None:
+        return choose_backend(device) if dtype in KERNEL_DTYPES else "reference"
+    library = load_library()
+    serves = device.type == "cpu" and dtype in KERNEL_DTYPES and library.is_loaded
+    if backend == "cpu" and not serves:
+        raise ValueError(
+            f"backend 'cpu' was asked for on device '{device}' with dtype {dtype}; the compiled "
+            "kernels serve float32 and bfloat16 on device 'cpu'"
+            f"{'' if library.is_loaded else f', and are not there: {library.reason}'}. Leave the "
+            "backend out, or choose 'reference'."
+        )
+    return backend
