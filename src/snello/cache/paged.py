@@ -18,19 +18,23 @@ from snello.cache.roster import Roster
 from snello.cache.store import PageStore
 from snello.cache.table import PageTable
 from snello.config.model import CacheShape
+from snello.ops.native import Backend, choose_backend, load_library
+
+KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+"""What compiled kernels read from pages; anything else is read by plain torch."""
 
 
 class PagedMemory:
     """Sequences whose heads hold pages of one pool; a page belongs to one head of one layer.
 
     A step that was begun must be committed, or all its sequences released. Give either `num_pages`
-    or `budget_bytes`.
+    or `budget_bytes`. `backend` is the fastest there is unless it is named; see `ops.native`.
 
     Invariant, see `check`: a page is listed by as many sequences as the pool counts holders, by
     none of them twice, and a page that a step may write to is listed once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the pool's, and what runs on it)
         self,
         shapes: Sequence[CacheShape],
         *,
@@ -40,9 +44,11 @@ class PagedMemory:
         page_tokens: int = 16,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        backend: Backend | None = None,
     ) -> None:
         self.shapes = tuple(shapes)
         self.device = torch.device(device)
+        self.backend = _decide(backend, self.device, dtype)
         self.store = PageStore(
             self.shapes,
             num_pages=num_pages,
@@ -255,3 +261,19 @@ class PagedMemory:
         self.meters.count_live(layout.sequences, num_live, self.num_bytes_in_use)
         num_pages = self.table.num_held[:, layout.sequences].sum((0, 2))
         self.meters.count_pages(layout.sequences, num_pages)
+
+
+def _decide(backend: Backend | None, device: torch.device, dtype: torch.dtype) -> Backend:
+    """The backend that was asked for, or else the fastest that serves this device and dtype."""
+    if backend is None:
+        return choose_backend(device) if dtype in KERNEL_DTYPES else "reference"
+    library = load_library()
+    serves = device.type == "cpu" and dtype in KERNEL_DTYPES and library.is_loaded
+    if backend == "cpu" and not serves:
+        raise ValueError(
+            f"backend 'cpu' was asked for on device '{device}' with dtype {dtype}; the compiled "
+            "kernels serve float32 and bfloat16 on device 'cpu'"
+            f"{'' if library.is_loaded else f', and are not there: {library.reason}'}. Leave the "
+            "backend out, or choose 'reference'."
+        )
+    return backend
