@@ -175,6 +175,25 @@ def test_several_replies_are_what_their_seeds_give_alone(open_texts, prompts):
     assert is_whole(texts)
 
 
+def test_a_long_queue_is_handed_over_in_parts_and_answered_in_order(open_texts, prompts):
+    """Two places, so prompts are handed over while fewer than four replies are unfinished."""
+    texts, most = open_texts(max_sequences=2), 0
+    step = texts.engine.step
+
+    def counted():
+        nonlocal most
+        most = max(most, len(texts._replies))
+        return step()
+
+    texts.engine.step = counted
+    wish = SamplingConfig(max_new_tokens=2, n=3, temperature=1.0, seed=3)
+    replies = texts.generate(prompts[:5], [wish] * 5)
+    wide = open_texts().generate(prompts[:5], [wish] * 5)
+    assert tell(replies) == tell(wide)
+    assert most == 6
+    assert is_whole(texts)
+
+
 @pytest.mark.parametrize("max_batch_tokens", [7, 2048])
 def test_logprobs_are_the_log_softmax_of_the_model_at_each_token(
     bench, open_texts, prompts, max_batch_tokens
