@@ -74,14 +74,14 @@ def test_replies_are_expected_to_be_as_long_as_others_that_got_so_far(bench):
 def test_slim_memory_admits_more_at_once_than_dense_and_few_give_way(bench, prompts):
     """The pool that holds 3 dense replies to their ends holds more once much is seen forgotten."""
     most = {}
-    wish = SamplingConfig(max_new_tokens=80)
+    wish = SamplingConfig(max_new_tokens=60)
     for kind in ("dense", "sparse"):
-        engine = bench.open(kind, num_pages=4 * 85, eos_ids=())
-        numbers = [engine.add(prompts[4], wish) for _ in range(24)]
+        engine = bench.open(kind, num_pages=4 * 78, eos_ids=())
+        for _ in range(14):
+            engine.add(prompts[4], wish)
         most[kind] = 0
         while engine.is_busy:
             engine.step()
             most[kind] = max(most[kind], len(engine._scheduler.running))
         assert engine.tally.num_preemptions <= 2, kind
-        assert len(numbers) == 24
     assert most["dense"] == 3 < most["sparse"]

@@ -125,14 +125,14 @@ class Drive:
 
     def run(self, num_operations):
         deeds = {
-            self.step: 60,
-            self.add: 12,
-            self.add_samples: 5,
+            self.step: 50,
+            self.add: 14,
+            self.add_samples: 7,
             self.take_turn: 5,
             self.save_and_restore: 2,
             self.forget: 2,
             self.abort: 4,
-            self.push_out: 8,
+            self.push_out: 14,
         }
         for number in range(num_operations):
             self.dice.choices(list(deeds), list(deeds.values()))[0]()
@@ -166,13 +166,14 @@ def drive(bench, kind, settings, folder, *, seed, num_operations):
     return engine.tally
 
 
-@pytest.mark.parametrize("settings", list(SETTINGS))
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize(
+    ("kind", "settings"), [("dense", "all"), *(("sparse", settings) for settings in SETTINGS)]
+)
 def test_any_order_of_operations_changes_no_token(bench, tmp_path, kind, settings):
     tally = drive(bench, kind, settings, tmp_path, seed=1, num_operations=NUM_OPERATIONS)
     assert tally.num_preemptions > 3
-    assert (tally.num_prefix_hits > 3) == ("prefix_cache" in SETTINGS[settings])
-    assert (tally.num_moved > 3) == ("swap_bytes" in SETTINGS[settings])
+    assert (tally.num_prefix_hits > 1) == ("prefix_cache" in SETTINGS[settings])
+    assert (tally.num_moved > 1) == ("swap_bytes" in SETTINGS[settings])
 
 
 @pytest.mark.slow

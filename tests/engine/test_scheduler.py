@@ -67,7 +67,7 @@ def test_a_random_history_gives_everyone_the_tokens_they_get_alone(bench, monkey
         history.forget()
     engine.memory.check()
     assert engine.memory.num_bytes_in_use == 0
-    assert num_yields > 3, "the pool is too large to test anything"
+    assert num_yields > 1, "the pool is too large to test anything"
     assert set(history.done) == set(history.asked) - history.aborted
     numbers = list(history.done)
     alone = [bench.open().generate([history.asked[n][0]], history.asked[n][1])[0] for n in numbers]

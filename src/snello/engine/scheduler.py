@@ -19,7 +19,7 @@ from snello.engine.forecast import Forecast
 from snello.engine.request import Costs, Request, Thread
 from snello.engine.shelf import Shelf
 
-STEPS_BETWEEN_LOOKS = 16
+STEPS_BETWEEN_LOOKS = 4
 """How long a newcomer for whom there is no room waits, if nobody ends, until it asks again."""
 
 
