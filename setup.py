@@ -11,7 +11,7 @@ from warnings import warn
 
 from setuptools import setup
 
-FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-fno-math-errno", "-Wno-unknown-pragmas"]
+FLAGS = ["-O3", "-g0", "-std=c++20", "-fopenmp", "-fno-math-errno", "-Wno-unknown-pragmas"]
 
 
 def list_extensions():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from snello.quant.rounding import RANGES, check_group, dequantize, quantize
+from snello.quant.rounding import check_group, dequantize, quantize
 
 
 def place(values, size=32):
@@ -12,35 +12,49 @@ def place(values, size=32):
 
 
 def test_int8_on_a_page_of_paper():
-    """The largest is 127 steps of 0.5; ties go to the even neighbour."""
-    rounded = quantize(place([63.5, -63.5, 0.75, 1.25, 0.2]), 8, 32)
-    assert rounded.scales.tolist() == [[0.5]]
-    assert rounded.codes[0, :5].tolist() == [127, -127, 2, 2, 0]
+    """The largest is -128 steps of -0.5; 128 of them are one too many. Ties go to even."""
+    rounded = quantize(place([64.0, -64.0, 0.75, 1.25, 0.2]), 8, 32)
+    assert rounded.scales.tolist() == [[-0.5]]
+    assert rounded.codes[0, :5].tolist() == [-128, 127, -2, -2, 0]
 
 
 def test_int4_on_a_page_of_paper():
-    """The largest is 7.5 steps of 2: a positive one stops at 7, a negative one rounds to -8."""
-    rounded = quantize(place([15.0, -15.0, 2.9, -3.1, 1.0]), 4, 32)
+    """A negative largest weight makes a positive scale: -16 is -8 steps of 2."""
+    rounded = quantize(place([15.0, -16.0, 2.9, -3.1, 1.0]), 4, 32)
     assert rounded.scales.tolist() == [[2.0]]
     assert rounded.codes[0, :5].tolist() == [7, -8, 1, -2, 0]
 
 
 def test_each_group_has_its_own_scale_and_zeros_stay_zero():
-    weight = torch.cat((place([127.0]), place([1.27 / 4]), place([])), dim=1)
+    weight = torch.cat((place([128.0]), place([-0.25]), place([])), dim=1)
     rounded = quantize(weight, 8, 32)
     assert rounded.scales.shape == (1, 3)
-    assert rounded.codes[0, [0, 32, 64]].tolist() == [127, 127, 0]
+    assert rounded.codes[0, [0, 32, 64]].tolist() == [-128, -128, 0]
     assert dequantize(rounded)[0, 64:].abs().sum() == 0
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("group", [32, 64, 128])
-def test_no_weight_moves_by_more_than_half_a_step(bits, group):
+def test_no_weight_moves_by_more_than_half_a_step_but_those_beyond_the_last(bits, group):
     weight = torch.randn(40, 256)
     rounded = quantize(weight, bits, group)
     steps = rounded.scales.float().repeat_interleave(group, dim=1)
-    moved = (dequantize(rounded) - weight).abs() / steps
-    assert moved.max() <= 0.5 + 2**-8 * RANGES[bits].spread / 2  # scales are bfloat16
+    moved = ((dequantize(rounded) - weight) / steps).abs()
+    inside = weight / steps <= (1 << (bits - 1)) - 1
+    assert moved[inside].max() <= 0.5 + 2 ** (bits - 10)  # scales are bfloat16
+    assert moved[~inside].max() <= 1 + 2 ** (bits - 9)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_scales_in_sixteen_bits_cost_nothing(bits):
+    """Codes follow from the rounded scale."""
+    weight = torch.randn(2000, 64)
+    rounded = quantize(weight, bits, 64)
+    largest = weight.abs().amax(dim=1, keepdim=True)
+    step = largest / (1 << (bits - 1))
+    plain = (weight / step).round() * step
+    error = (dequantize(rounded) - weight).norm() / weight.norm()
+    assert error < 1.1 * (plain - weight).norm() / weight.norm()
 
 
 @pytest.mark.parametrize("bits", [8, 4])

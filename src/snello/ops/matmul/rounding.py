@@ -18,7 +18,7 @@ def round_codes(
 ) -> Int8[Tensor, "*rows G"]:
     """The whole number nearest to each value over its group's scale; ties go to even."""
     wide = scales[..., None]
-    codes = torch.where(wide > 0, torch.round(groups / wide), 0.0)
+    codes = torch.where(wide != 0, torch.round(groups / wide), 0.0)
     return codes.clamp(lowest, highest).to(torch.int8)
 
 
