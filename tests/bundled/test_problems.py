@@ -6,6 +6,7 @@ import pytest
 
 from snello.bundled.problems import KINDS, LEVELS, SIZES, Problem, Size, answer_of, is_right, pose
 from snello.bundled.tokenizer import build_tokenizer
+from snello.bundled.words import LEGS
 
 CONTEXT_TOKENS = 2048
 SAMPLES = [(kind, level, seed) for kind in KINDS for level in LEVELS for seed in (0, 1, 2)]
@@ -84,6 +85,49 @@ def test_each_step_of_a_ledger_follows_from_the_one_before():
         total, expected = (total + digit) % 10, follower
         assert step.endswith(f"= {total}")
     assert expected == "home"
+    assert str(total) == problem.answer
+
+
+ANIMALS = "|".join(LEGS)
+ITEM = rf" (\d+) ({ANIMALS})s? (\d+): (\d+) \+ (\d+) = (\d+): ({ANIMALS})s?,"
+STEP = re.compile(ITEM)
+"""A step of leg_counting: how many, of what, their legs, the legs before and after, of what."""
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_legs_are_counted_in_the_order_of_the_question(level):
+    problem = pose("leg_counting", level=level, seed=4)
+    listed = re.search(r"if you have (.*)\?\s", problem.question)[1].split(", ")
+    steps, total = STEP.findall(problem.thought), 0
+    assert len(steps) == len(listed)
+    for (count, animal, legs, before, added, after, again), asked in zip(
+        steps, listed, strict=True
+    ):
+        assert asked.rstrip("s") == f"{count} {animal}".rstrip("s")
+        assert again == animal
+        assert int(legs) == int(added) == int(count) * LEGS[animal]
+        assert int(before) == total
+        total += int(legs)
+        assert int(after) == total
+    assert str(total) == problem.answer
+
+
+def test_the_words_know_the_animals_that_reasoning_gym_knows():
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
+    assert LEGS == ANIMALS
+
+
+def test_each_step_of_a_sum_names_the_term_before_its_own():
+    problem = pose("chain_sum", level=3, seed=5)
+    terms = re.search(r"problem: (.*) =", problem.question)[1].split()
+    terms = [" ".join(terms[:1]), *(" ".join(terms[i : i + 2]) for i in range(1, len(terms), 2))]
+    total = int(terms[0])
+    steps = problem.thought.rstrip(",").split(",")
+    assert len(steps) == len(terms) - 1
+    for step, before, term in zip(steps, terms, terms[1:], strict=False):
+        so_far, total = total, total + int(term.replace(" ", ""))
+        assert step == f" {before} {term}: {so_far} {term} = {total}"
     assert str(total) == problem.answer
 
 

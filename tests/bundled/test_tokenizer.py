@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from snello.bundled import model_folder
 from snello.bundled.problems import KINDS, LEVELS, pose
 from snello.bundled.tokenizer import SPECIAL, THOUGHT, build_tokenizer
-from snello.bundled.words import ADJECTIVES, GLUE, NAMES, NOUNS, PLACES, PUZZLE, VERBS
+from snello.bundled.words import ADJECTIVES, COUNTING, GLUE, NAMES, NOUNS, PLACES, SUM, VERBS
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_no_word_is_in_two_lists_that_a_problem_draws_from():
     lists = (NAMES, ADJECTIVES, NOUNS, VERBS, PLACES)
     drawn = [word for words in lists for word in words]
     assert len(drawn) == len(set(drawn))
-    assert not set(NAMES) & {*GLUE, *PUZZLE}
+    assert not set(NAMES) & {*GLUE, *SUM, *COUNTING}
 
 
 @pytest.mark.skipif(not model_folder().exists(), reason="the model is not in this checkout")

@@ -225,7 +225,10 @@ def test_a_step_that_was_never_finished_can_be_released():
     handles, _ = take_plan(memory, texts, [[9]])
     step = memory.begin(handles, [11])
     step.attend(0, *texts[0].rows(0, 9, 20), scale=0.3)
+    assert memory.num_bytes_in_use > 0
     close_all(memory, handles)
+    assert memory.num_bytes_in_use == 0
+    memory.check()
 
 
 def test_numbers_of_one_sequence_cannot_spoil_another():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from snello.bundled.problems import pose
 from snello.cli.main import main
 
 TEXT = "the calm otter rests near the river. heron holds 3. what is heron + otter?"
@@ -43,6 +44,14 @@ def test_dense_memory_keeps_all(tiny_folder, tmp_path):
     assert figures["factor"] == 1.0
 
 
+def test_a_problem_is_read_with_the_reply_that_solves_it(tmp_path):
+    figures = inspect(tmp_path, "bundled", "--problem", "--kind", "chain_sum", "--seed", 2)
+    problem = pose("chain_sum", level=1, seed=2)
+    text = "".join(figures["texts"])
+    assert problem.question in text
+    assert text.endswith(problem.reply)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -50,6 +59,7 @@ def test_dense_memory_keeps_all(tiny_folder, tmp_path):
         (["--text", "a", "--problem"], "has 2 sources of text"),
         (["--text", ""], "the text has no tokens"),
         (["--text", "heron " * 300], "the model's context holds 256"),
+        (["--problem", "--kind", "riddle"], "unknown kind of problem 'riddle'; known: ledger"),
         (["--file", "/nowhere/at/all"], "No such file or directory"),
     ],
 )

@@ -171,7 +171,13 @@ def test_derived_frequencies_of_old_folders_are_passed_over(tmp_path):
     hf.LlamaForCausalLM(hf.LlamaConfig(**COMMON)).save_pretrained(tmp_path / "in")
     tensors = read_folder(tmp_path / "in")
     tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
-    load_decoder(save_copy(tmp_path / "in", tmp_path / "old", tensors))
+    old = load_decoder(save_copy(tmp_path / "in", tmp_path / "old", tensors))
+    own = load_decoder(tmp_path / "in").model.rotary
+    positions = torch.arange(9)
+    for part, expected in zip(
+        old.model.rotary(positions, positions), own(positions, positions), strict=True
+    ):
+        assert torch.equal(part, expected)
 
 
 def test_a_decision_starts_at_keep_nearly_all(tmp_path):

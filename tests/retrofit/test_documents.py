@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from snello.bundled.tokenizer import build_tokenizer
 from snello.config.retrofit import MixtureSettings, TraceSettings
 from snello.retrofit.documents import open_writer
 from snello.retrofit.records import Exchange, open_source
@@ -18,7 +19,7 @@ MESSAGES = (
 
 @pytest.fixture
 def writer(tiny_base):
-    return open_writer(tiny_base, 514)
+    return open_writer(tiny_base, build_tokenizer().get_vocab_size())
 
 
 def test_a_conversation_is_written_by_the_template_and_the_reply_starts_where_it_opens(writer):
@@ -38,7 +39,7 @@ def test_without_a_template_turns_are_joined_and_the_end_is_added(writer):
 
 
 def test_ids_that_the_model_has_not_are_refused(writer):
-    with pytest.raises(ValueError, match="holds token id 900, but the model knows 514"):
+    with pytest.raises(ValueError, match="holds token id 900, but the model knows 694"):
         writer.write(Exchange(prompt_ids=(1,), reply_ids=(900,)))
 
 

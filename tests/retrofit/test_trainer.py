@@ -80,7 +80,7 @@ def test_borrowed_rows_are_all_that_changes_when_they_alone_train(recipe, tiny_b
 
 
 def test_eviction_rises_towards_its_target(recipe):
-    config = recipe(steps=24, ramp_steps=4, learning_rate=5e-2, save_every_steps=24)
+    config = recipe(steps=40, ramp_steps=4, learning_rate=5e-2, save_every_steps=40)
     trainer.run(config)
     rows = read_log(config.out)
     assert rows[0]["kept_fraction"] > 0.97

@@ -31,22 +31,26 @@ class Recipe:
     """Of the matrices inside the layers (Muon)."""
 
     warmup_steps: int = 100
-    decay_share: float = 0.25
+    decay_share: float = 0.4
     """The rate is constant, then falls linearly to zero over this share of the steps."""
 
     prompt_weight: float = 0.05
     """What a token of the prompt counts in the loss; one of the reply counts 1."""
 
-    ledger_share: float = 0.7
     first_reach: float = 0.1
-    """Where the curriculum starts: 0 is two steps and no filler, 1 is the hardest level."""
+    """Where each kind's curriculum starts: 0 is its smallest problem and no filler, 1 its hardest
+    level."""
 
     curriculum_step: float = 0.005
     curriculum_bar: float = 0.4
-    """After each step with a smoothed reply loss below the bar, `reach` grows by one step."""
+    """After each step with a smoothed reply loss of its kind below the bar, the kind's reach grows
+    by one step."""
 
-    puzzles_from: float = 0.5
-    """The reach from which on reasoning-gym's puzzles are mixed in."""
+    puzzles_from: float = 1.0
+    """The ledger's reach from which on reasoning-gym's puzzles are mixed in."""
+
+    puzzle_share: float = 0.8
+    """How many of the steps are then about puzzles, the kinds in equal parts."""
 
     seed: int = 0
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args
 
-from snello.bundled.words import ADJECTIVES, NAMES, NOUNS, PLACES, VERBS
+from snello.bundled.words import ADJECTIVES, LEGS, NAMES, NOUNS, PLACES, VERBS
 
-Kind = Literal["ledger", "chain_sum"]
+Kind = Literal["ledger", "leg_counting", "chain_sum"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LEVELS = (1, 2, 3, 4, 5, 6)
 
@@ -57,6 +57,9 @@ SIZES = {
     5: Size(40, 44, 850),
     6: Size(57, 61, 1000),
 }
+LEG_COUNTING_ANIMALS = {1: (3, 4), 2: (4, 5), 3: (5, 7), 4: (7, 9), 5: (9, 11), 6: (11, 15)}
+CHAIN_SUM_TERMS = {1: (2, 3), 2: (2, 4), 3: (3, 5), 4: (4, 6), 5: (4, 6), 6: (5, 6)}
+"""Fewest and most of a level's puzzles."""
 
 
 def pose(kind: Kind, *, level: int, seed: int, size: Size | None = None) -> Problem:
@@ -135,25 +138,57 @@ def _pose_ledger(dice: random.Random, kind: Kind, *, level: int, seed: int, size
 def _pose_puzzle(dice: random.Random, kind: Kind, *, level: int, seed: int, size: Size) -> Problem:
     """A puzzle of reasoning-gym, word for word, somewhere in the text."""
     puzzle = _puzzles(kind, level)[seed]
-    notes = _scatter(dice, [puzzle["question"]], size.filler_words)
+    metadata = puzzle["metadata"]
+    if kind == "leg_counting":
+        thought = _reason_legs(metadata["animals"])
+    else:
+        thought = _reason_sum(metadata["expression"])
+    text = _scatter(dice, [puzzle["question"].strip()], size.filler_words)
     return Problem(
         kind=kind,
         level=level,
         seed=seed,
-        question=f"{notes} what is the answer to the problem?",
-        thought=_reason_sum(puzzle["metadata"]["expression"]),
+        question=f"{text} what is the answer to the problem?",
+        thought=thought,
         answer=puzzle["answer"],
     )
 
 
+def _reason_legs(animals: dict[str, int]) -> str:
+    """`3 ants, 1 bird` becomes ` 3 ants 18: 0 + 18 = 18: ants, 1 bird 2: 18 + 2 = 20: bird,`.
+
+    Each step ends as the question's list goes on, so that the next item can be looked up.
+    """
+    total, steps = 0, []
+    for animal, count in animals.items():
+        before, legs = total, count * LEGS[animal]
+        total += legs
+        named = f"{animal}{'s' if count > 1 else ''}"
+        steps.append(f" {count} {named} {legs}: {before} + {legs} = {total}: {named},")
+    return "".join(steps)
+
+
 def _reason_sum(expression: str) -> str:
-    """`4 - 1 - 7` becomes ` 4, - 1 = 3, - 7 = -4`."""
+    """`4 - 1 - 7` becomes ` 4 - 1: 4 - 1 = 3, - 1 - 7: 3 - 7 = -4,`.
+
+    Each step names the term before its own, by which its own can be looked up.
+    """
     first, *rest = expression.split()
-    total, steps = int(first), [f" {first}"]
+    total, named, steps = int(first), first, []
     for sign, term in zip(rest[::2], rest[1::2], strict=True):
-        total += int(term) if sign == "+" else -int(term)
-        steps.append(f" {sign} {term} = {total}")
-    return ",".join(steps)
+        before, total = total, total + int(f"{sign}{term}")
+        steps.append(f" {named} {sign} {term}: {before} {sign} {term} = {total},")
+        named = f"{sign} {term}"
+    return "".join(steps)
+
+
+def _puzzle_sizes(kind: Kind, level: int) -> dict[str, int]:
+    """How large reasoning-gym makes a puzzle of a level."""
+    if kind == "leg_counting":
+        fewest, most = LEG_COUNTING_ANIMALS[level]
+        return {"min_animals": fewest, "max_animals": most, "max_instances": 5}
+    fewest, most = CHAIN_SUM_TERMS[level]
+    return {"min_terms": fewest, "max_terms": most, "min_digits": 1, "max_digits": 1}
 
 
 @cache
@@ -166,5 +201,4 @@ def _puzzles(kind: Kind, level: int) -> Any:
             f"problems of the kind {kind!r} come from the package reasoning-gym, which is not "
             "installed; pip install 'snello[demo]', or ask for the kind 'ledger' alone."
         ) from None
-    sizes = {"min_terms": level + 1, "max_terms": level + 3, "min_digits": 1, "max_digits": 1}
-    return reasoning_gym.create_dataset(kind, size=2**31, seed=0, **sizes)
+    return reasoning_gym.create_dataset(kind, size=2**31, seed=0, **_puzzle_sizes(kind, level))

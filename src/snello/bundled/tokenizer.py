@@ -8,7 +8,7 @@ import string
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from snello.bundled.words import ADJECTIVES, GLUE, NAMES, NOUNS, PLACES, PUZZLE, VERBS
+from snello.bundled.words import ADJECTIVES, COUNTING, GLUE, NAMES, NOUNS, PLACES, SUM, VERBS
 
 SPECIAL = ("<|pad|>", "<|unk|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 THOUGHT = ("<think>", "</think>")
@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> Tokenizer:
     """Return the tokenizer; its vocabulary is fixed by `words.py` and this file."""
-    words = sorted({*NAMES, *ADJECTIVES, *NOUNS, *VERBS, *PLACES, *GLUE, *PUZZLE})
+    words = sorted({*NAMES, *ADJECTIVES, *NOUNS, *VERBS, *PLACES, *GLUE, *SUM, *COUNTING})
     signs = [c for c in string.printable if not c.isspace()]
     pieces = [space + piece for piece in [*words, *signs] for space in (" ", "")]
     vocabulary = dict.fromkeys([*SPECIAL, *THOUGHT, *pieces, " ", "\n"])

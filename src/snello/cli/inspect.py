@@ -14,6 +14,7 @@ from snello.cli.console import check_writable, say, write_json
 from snello.config.engine import SamplingConfig
 from snello.config.inspect import InspectConfig
 from snello.engine.build import Served, serve
+from snello.evaluation.tasks import find_kinds
 
 LivePositions = list[list[list[int]]]
 """For each layer and head, the positions that are alive."""
@@ -74,7 +75,7 @@ def measure(live: LivePositions, num_tokens: int) -> dict[str, Any]:
 def _encode(served: Served, config: InspectConfig) -> list[int]:
     codec = served.codec
     if config.problem:
-        problem = pose("ledger", level=config.level, seed=config.seed)
+        problem = pose(find_kinds([config.kind])[0], level=config.level, seed=config.seed)
         return codec.encode_chat(problem.messages) + codec.encode(problem.reply)
     text = config.text if config.file is None else config.file.read_text("utf-8")
     token_ids = codec.encode(text or "")

@@ -23,7 +23,7 @@ class EvaluateConfig:
     """Difficulty, 1 (easy) to 6 (hard); with several, problems take turns."""
 
     kinds: tuple[str, ...] = ("ledger",)
-    """`ledger`, `chain_sum`; with several, problems take turns."""
+    """`ledger`, `leg_counting`, `chain_sum`; with several, problems take turns."""
 
     temperature: float = 0.8
     """0 always takes the likeliest token."""

@@ -25,6 +25,9 @@ class InspectConfig:
     problem: bool = False
     """Take a problem of the bundled model, with the reply that solves it."""
 
+    kind: str = "ledger"
+    """Kind of the problem: `ledger`, `leg_counting` or `chain_sum`."""
+
     level: int = 1
     """Difficulty of the problem, 1 (easy) to 6 (hard)."""
 

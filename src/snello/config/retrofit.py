@@ -61,7 +61,7 @@ class TraceSettings:
 class MixtureSettings:
     """Which problems the source `bundled` poses; repeat a kind to make it more frequent."""
 
-    kinds: tuple[str, ...] = ("ledger", "ledger", "ledger", "chain_sum")
+    kinds: tuple[str, ...] = ("ledger", "leg_counting", "chain_sum")
     levels: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     first_seed: int = 1_000_000_000
     """The base was trained on seeds below this one."""

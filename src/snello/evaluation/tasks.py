@@ -20,7 +20,7 @@ def pose_fresh(
         ValueError: an unknown kind or level, or none.
     """
     dice = random.Random(f"fresh/{seed}")
-    turns = [(kind, level) for level in levels for kind in _known(kinds)]
+    turns = [(kind, level) for level in levels for kind in find_kinds(kinds)]
     if not turns:
         raise ValueError(f"no level or no kind of problem; name one of {', '.join(KINDS)}.")
     problems = []
@@ -31,14 +31,19 @@ def pose_fresh(
     return problems
 
 
-def judge(problem: Problem, reply: str) -> bool:
-    """Tell whether a reply's answer, after its thought, is right."""
-    return is_right(problem, answer_of(reply))
+def find_kinds(kinds: Sequence[str]) -> list[Kind]:
+    """Return the kinds of these names.
 
-
-def _known(kinds: Sequence[str]) -> list[Kind]:
+    Raises:
+        ValueError: there is no such kind.
+    """
     by_name: dict[str, Kind] = {kind: kind for kind in KINDS}
     unknown = [kind for kind in kinds if kind not in by_name]
     if unknown:
         raise ValueError(f"unknown kind of problem {unknown[0]!r}; known: {', '.join(KINDS)}.")
     return [by_name[kind] for kind in kinds]
+
+
+def judge(problem: Problem, reply: str) -> bool:
+    """Tell whether a reply's answer, after its thought, is right."""
+    return is_right(problem, answer_of(reply))
