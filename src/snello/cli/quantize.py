@@ -5,8 +5,9 @@ Knows nothing of how weights are rounded or laid out.
 
 from pathlib import Path
 
-from snello.cli.console import check_writable, print_table, progress_bar, say, write_json
+from snello.cli.console import check_writable, print_table, say, write_json
 from snello.config.quantize import QuantizeConfig
+from snello.engine.progress import progress_bar
 from snello.models.adapter import load_model
 from snello.models.checkpoint import base_parameters
 from snello.models.quantized_folder import Figures, write_quantized

@@ -45,14 +45,17 @@ def pack_decoder(decoder: Decoder, bits: Bits, group: int) -> None:
     check_packable(decoder, group)
     packer = Packer(decoder, bits, group)
     layers = decoder.model.layers
-    for index in range(len(layers)):
-        layers[index] = packer.pack_layer(layers[index])
+    for index, layer in enumerate(layers):
+        assert isinstance(layer, DecoderLayer), "this decoder is packed already"
+        layers[index] = packer.pack_layer(layer)
     embedding = decoder.model.embed_tokens
     if decoder.lm_head is None:
         packed = packer.pack_parameter("model.embed_tokens.weight", embedding.weight)
-        decoder.model.embed_tokens = PackedEmbedding(packed, embedding.weight.dtype)
+        packed_embedding = PackedEmbedding(packed, embedding.weight.dtype)
+        decoder.model.add_module("embed_tokens", packed_embedding)
         decoder.lm_head = PackedLinear(packed, None, None, packer.multiply)
     else:
+        assert isinstance(decoder.lm_head, nn.Linear), "this decoder is packed already"
         decoder.lm_head = packer.join([decoder.lm_head])
 
 
@@ -117,7 +120,7 @@ class Packer:
         codes = torch.cat([each.codes for each in rounded])
         packed = pack(codes, torch.cat([each.scales for each in rounded]), self.bits)
         biases = [linear.bias for linear in linears]
-        bias = None if biases[0] is None else torch.cat(biases)
+        bias = None if biases[0] is None else torch.cat(tuple(biases))
         return PackedLinear(packed, bias, norm, self.multiply)
 
     def pack_parameter(self, name: str, weight: Tensor) -> Packed:

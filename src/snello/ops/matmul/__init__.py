@@ -15,8 +15,6 @@ from snello.ops.native import Backend
 
 def resolve(backend: Backend) -> Callable[..., Tensor]:
     """Return the function of a backend; called once, when weights are packed."""
-    if backend == "cpu":
-        from snello.ops.matmul.cpu import multiply
-    else:
-        from snello.ops.matmul.reference import multiply
-    return multiply
+    from snello.ops.matmul import cpu, reference
+
+    return cpu.multiply if backend == "cpu" else reference.multiply

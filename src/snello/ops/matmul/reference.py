@@ -30,12 +30,12 @@ def multiply(
     x = x if norm is None else rms_norm(x, *norm)
     codes, scales = quantize_rows(x, packed.group)
     weight, weight_scales = unpack_rows(packed, torch.arange(len(packed.data) * BLOCK))
-    by_group = codes.double().unflatten(-1, (-1, packed.group))  # (T, groups, G)
-    weight_by_group = weight.double().unflatten(-1, (-1, packed.group))
+    by_group = torch.unflatten(codes.double(), -1, (-1, packed.group))  # (T, groups, G)
+    weight_by_group = torch.unflatten(weight.double(), -1, (-1, packed.group))
     sums = torch.einsum("tgk,ngk->tng", by_group, weight_by_group).float()  # whole numbers
     out = (sums * (scales[:, None] * weight_scales)).sum(dim=-1)
     if packed.gated:
-        gate, up = out.unflatten(-1, (-1, 2, HALF)).unbind(dim=-2)
+        gate, up = torch.unflatten(out, -1, (-1, 2, HALF)).unbind(dim=-2)
         out = functional.silu(gate.flatten(1)) * up.flatten(1)
     out = out[:, : packed.num_outputs]
     out = out if bias is None else out + bias

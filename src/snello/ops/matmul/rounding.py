@@ -29,7 +29,7 @@ def quantize_rows(
 
     The kernel multiplies by 127 / largest instead of dividing: so does this.
     """
-    groups = x.unflatten(-1, (-1, group))  # (T, groups, G)
+    groups = torch.unflatten(x, -1, (-1, group))  # (T, groups, G)
     largest = groups.abs().amax(dim=-1)
     some = largest > SMALLEST
     inverse = torch.where(some, ACTIVATION_LIMIT / largest, 0.0)
