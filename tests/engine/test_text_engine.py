@@ -261,6 +261,15 @@ def test_abort_ends_all_replies_and_gives_everything_back(open_texts, prompts):
     assert is_whole(texts)
 
 
+@pytest.fixture
+def _felt_interrupts():
+    """Ctrl-C as in a terminal: a shell starts background jobs with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_felt_interrupts")
 @pytest.mark.parametrize("entrance", ["texts", "engine"])
 def test_ctrl_c_gives_everything_back(open_texts, prompts, entrance):
     """It comes in the middle of the second step, and is felt when that step is whole."""
@@ -284,6 +293,7 @@ def test_ctrl_c_gives_everything_back(open_texts, prompts, entrance):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.usefixtures("_felt_interrupts")
 def test_a_second_ctrl_c_is_not_held_back(open_texts, prompts):
     texts = open_texts()
 
