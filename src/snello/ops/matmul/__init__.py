@@ -16,7 +16,9 @@ from snello.ops.native import Backend
 def resolve(backend: Backend) -> Callable[..., Tensor]:
     """Return the function of a backend; called once, when weights are packed."""
     if backend == "cpu":
-        from snello.ops.matmul.cpu import multiply
-    else:
-        from snello.ops.matmul.reference import multiply
+        from snello.ops.matmul.cpu import multiply as compiled
+
+        return compiled
+    from snello.ops.matmul.reference import multiply
+
     return multiply
