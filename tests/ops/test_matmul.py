@@ -149,5 +149,5 @@ class TestKernel:
             kernel(torch.randn(2, 96), packed)
         with pytest.raises(RuntimeError, match="not what packing makes"):
             kernel(torch.randn(2, 192), packed)
-        with pytest.raises(RuntimeError, match="residual has 40 numbers; it must have 80"):
-            kernel(torch.randn(2, 128), packed, residual=torch.randn(1, 40))
+        with pytest.raises(RuntimeError, match="bias has 41 numbers; it must have 40"):
+            kernel(torch.randn(2, 128), packed, bias=torch.randn(41))

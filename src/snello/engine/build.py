@@ -13,6 +13,7 @@ from snello.config.engine import EngineConfig, Group, WeightFormat
 from snello.engine.engine import Engine
 from snello.engine.text import TextCodec
 from snello.models.adapter import LoadedModel, load_model
+from snello.models.checkpoint import EMBEDDING
 from snello.models.decoder import Decoder
 from snello.models.packing import pack_decoder
 from snello.quant.rounding import BITS
@@ -59,7 +60,7 @@ def pack_weights(decoder: Decoder, weights: WeightFormat | None, group: Group) -
     """
     stored = decoder.stored
     if weights is None:
-        if stored is not None and decoder.model.embed_tokens.weight.device.type == "cpu":
+        if stored is not None and decoder.get_parameter(EMBEDDING).device.type == "cpu":
             pack_decoder(decoder, stored.bits, stored.group)
         return
     if stored is not None and stored.bits != BITS[weights]:

@@ -4,6 +4,8 @@ Knows nothing of files, sampling or training, nor whether anything is forgotten:
 is handed is the mode.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -66,7 +68,7 @@ class DecoderBody(nn.Module):
 
     def __init__(self, config: ModelConfig, decision: DecisionConfig | None) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens: nn.Module = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             DecoderLayer(config, layer, decision) for layer in range(config.num_layers)
         )
@@ -122,7 +124,7 @@ class Decoder(nn.Module):
     def project(self, hidden: Float[Tensor, "T C"]) -> Float[Tensor, "T V"]:
         """Turn hidden states into logits over the vocabulary."""
         if self.lm_head is None:
-            return functional.linear(hidden, self.model.embed_tokens.weight)
+            return functional.linear(hidden, cast(Tensor, self.model.embed_tokens.weight))
         logits: Tensor = self.lm_head(hidden)
         return logits
 

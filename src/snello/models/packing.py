@@ -6,14 +6,16 @@ norms, routers, decisions, an untied embedding, and the latent's `kv_b_proj`, wh
 matrix.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from snello.models.attention import Attention
+from snello.models.checkpoint import EMBEDDING
 from snello.models.decoder import Decoder, DecoderLayer
-from snello.models.experts import StackedExperts
+from snello.models.experts import ExpertBlock, StackedExperts
 from snello.models.layers import FeedForward
 from snello.models.packed import (
     Added,
@@ -45,18 +47,15 @@ def pack_decoder(decoder: Decoder, bits: Bits, group: int) -> None:
     check_packable(decoder, group)
     packer = Packer(decoder, bits, group)
     layers = decoder.model.layers
-    for index, layer in enumerate(layers):
-        assert isinstance(layer, DecoderLayer), "this decoder is packed already"
-        layers[index] = packer.pack_layer(layer)
-    embedding = decoder.model.embed_tokens
+    for index in range(len(layers)):
+        layers[index] = packer.pack_layer(cast(DecoderLayer, layers[index]))
     if decoder.lm_head is None:
-        packed = packer.pack_parameter("model.embed_tokens.weight", embedding.weight)
-        packed_embedding = PackedEmbedding(packed, embedding.weight.dtype)
-        decoder.model.add_module("embed_tokens", packed_embedding)
+        embedding = decoder.get_parameter(EMBEDDING)
+        packed = packer.pack_parameter(EMBEDDING, embedding)
+        decoder.model.embed_tokens = PackedEmbedding(packed, embedding.dtype)
         decoder.lm_head = PackedLinear(packed, None, None, packer.multiply)
     else:
-        assert isinstance(decoder.lm_head, nn.Linear), "this decoder is packed already"
-        decoder.lm_head = packer.join([decoder.lm_head])
+        decoder.lm_head = packer.join([cast(nn.Linear, decoder.lm_head)])
 
 
 def check_packable(decoder: Decoder, group: int) -> None:
@@ -65,7 +64,7 @@ def check_packable(decoder: Decoder, group: int) -> None:
     Raises:
         ValueError: it is elsewhere than on the CPU, or a product does not suit the group.
     """
-    device = decoder.model.embed_tokens.weight.device
+    device = decoder.get_parameter(EMBEDDING).device
     if device.type != "cpu":
         raise ValueError(
             f"device is {device.type!r}, and weights in int8 or int4 run on the CPU only; leave "
@@ -75,7 +74,7 @@ def check_packable(decoder: Decoder, group: int) -> None:
         check_group(parameter.shape[-1], group, name)
 
 
-def list_products(decoder: Decoder) -> Iterable[tuple[str, Tensor]]:
+def list_products(decoder: Decoder) -> Iterator[tuple[str, Tensor]]:
     """The parameters that are packed, by name: `(N, C)`, or `(E, N, C)` of experts."""
     for name, module in decoder.named_modules():
         if isinstance(module, nn.Linear) and ".decision." not in name:
@@ -85,7 +84,7 @@ def list_products(decoder: Decoder) -> Iterable[tuple[str, Tensor]]:
             yield f"{name}.gate_up_proj", module.gate_up_proj
             yield f"{name}.down_proj", module.down_proj
     if decoder.lm_head is None:
-        yield "model.embed_tokens.weight", decoder.model.embed_tokens.weight
+        yield EMBEDDING, decoder.get_parameter(EMBEDDING)
 
 
 def round_weight(weight: Tensor, bits: Bits, group: int, scales: Tensor | None) -> Quantized:
@@ -120,7 +119,7 @@ class Packer:
         codes = torch.cat([each.codes for each in rounded])
         packed = pack(codes, torch.cat([each.scales for each in rounded]), self.bits)
         biases = [linear.bias for linear in linears]
-        bias = None if biases[0] is None else torch.cat(tuple(biases))
+        bias = None if biases[0] is None else torch.cat(biases)
         return PackedLinear(packed, bias, norm, self.multiply)
 
     def pack_parameter(self, name: str, weight: Tensor) -> Packed:
@@ -156,7 +155,7 @@ class Packer:
                 gate_up = self._pack_gated(self._round(gate), self._round(up))
                 inner = PackedLinear(gate_up, None, norm, self.multiply)
                 return PackedFeedForward(inner, self.join([mlp.down_proj]))
-        else:
+        elif isinstance(mlp, ExpertBlock):
             mlp.experts = self._pack_experts(mlp.experts)
         return Added(norm, self._pack_inside(mlp))
 

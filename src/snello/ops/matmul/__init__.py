@@ -15,6 +15,10 @@ from snello.ops.native import Backend
 
 def resolve(backend: Backend) -> Callable[..., Tensor]:
     """Return the function of a backend; called once, when weights are packed."""
-    from snello.ops.matmul import cpu, reference
+    if backend == "cpu":
+        from snello.ops.matmul.cpu import multiply as compiled
 
-    return cpu.multiply if backend == "cpu" else reference.multiply
+        return compiled
+    from snello.ops.matmul.reference import multiply
+
+    return multiply
