@@ -119,7 +119,7 @@ class Packer:
         codes = torch.cat([each.codes for each in rounded])
         packed = pack(codes, torch.cat([each.scales for each in rounded]), self.bits)
         biases = [linear.bias for linear in linears]
-        bias = None if biases[0] is None else torch.cat(biases)
+        bias = None if biases[0] is None else torch.cat(tuple(biases))
         return PackedLinear(packed, bias, norm, self.multiply)
 
     def pack_parameter(self, name: str, weight: Tensor) -> Packed:
