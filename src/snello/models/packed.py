@@ -36,9 +36,10 @@ class PackedLinear(nn.Module):
         self.packed = packed
         self.multiply = multiply
         self.register_buffer("bias", None if bias is None else bias.detach().float())
-        fused = isinstance(norm, RMSNorm)
-        self.norm = (norm.weight.detach().float(), norm.eps) if fused else None
-        self.before = None if fused else norm
+        self.norm: tuple[Tensor, float] | None = None
+        self.before = None if isinstance(norm, RMSNorm) else norm
+        if isinstance(norm, RMSNorm):
+            self.norm = norm.weight.detach().float(), norm.eps
 
     def forward(
         self, x: Float[Tensor, "T C"], residual: Float[Tensor, "T N"] | None = None

@@ -136,7 +136,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, scheme: dict[str, object]) ->
     write_whole(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     if loaded.card is None:
         return
-    decision = {
+    decision: dict[str, Tensor] = {
         name: parameter
         for name, parameter in loaded.decoder.named_parameters()
         if is_of_decision(name)
