@@ -59,7 +59,9 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "T HD"]:
         """What lies between the products: norms, rotation, and the memory's attention."""
         size = self.config.head_size
-        q, k, v = (torch.unflatten(flat, -1, (-1, size)) for flat in (q, k, v))  # (T, H or K, D)
+        q, k, v = (
+            flat.view(len(flat), flat.shape[1] // size, size) for flat in (q, k, v)
+        )  # (T, H or K, D)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.borrowed is not None:

@@ -37,9 +37,9 @@ class PackedLinear(nn.Module):
         self.multiply = multiply
         self.register_buffer("bias", None if bias is None else bias.detach().float())
         self.norm: tuple[Tensor, float] | None = None
-        self.before = norm
+        self.before = None if isinstance(norm, RMSNorm) else norm
         if isinstance(norm, RMSNorm):
-            self.norm, self.before = (norm.weight.detach().float(), norm.eps), None
+            self.norm = norm.weight.detach().float(), norm.eps
 
     def forward(
         self, x: Float[Tensor, "T C"], residual: Float[Tensor, "T N"] | None = None

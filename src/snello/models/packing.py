@@ -118,8 +118,9 @@ class Packer:
         rounded = [self._round(linear) for linear in linears]
         codes = torch.cat([each.codes for each in rounded])
         packed = pack(codes, torch.cat([each.scales for each in rounded]), self.bits)
-        biases = [linear.bias for linear in linears]
-        bias = None if biases[0] is None else torch.cat(tuple(biases))
+        bias = None
+        if linears[0].bias is not None:
+            bias = torch.cat([cast(Tensor, linear.bias) for linear in linears])
         return PackedLinear(packed, bias, norm, self.multiply)
 
     def pack_parameter(self, name: str, weight: Tensor) -> Packed:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snello.models.adapter import LoadedModel, Weights, copy_beside, write_adapter
+from snello.models.adapter import LoadedModel, copy_beside, write_adapter
 from snello.models.checkpoint import EMBEDDING, base_parameters
 from snello.models.compressed import describe_scheme, narrow_floats, split_weight
 from snello.models.families import find_family
@@ -136,7 +136,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, scheme: dict[str, object]) ->
     write_whole(folder / "config.json", (json.dumps(described, indent=2) + "\n").encode())
     if loaded.card is None:
         return
-    decision: Weights = {
+    decision: dict[str, Tensor] = {
         name: parameter
         for name, parameter in loaded.decoder.named_parameters()
         if is_of_decision(name)

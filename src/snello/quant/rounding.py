@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snello.config.engine import Group, WeightFormat
 from snello.ops.matmul.packing import Bits
-from snello.ops.matmul.rounding import round_codes
+from snello.ops.matmul.rounding import round_codes, split_groups
 
 BITS: dict[WeightFormat, Bits] = {"int8": 8, "int4": 4}
 
@@ -64,7 +64,7 @@ def quantize(
         ValueError: the group is not allowed, or does not divide the inputs.
     """
     check_group(weight.shape[1], group)
-    groups = torch.unflatten(weight.float(), -1, (-1, group))  # (N, groups, G)
+    groups = split_groups(weight.float(), group)  # (N, groups, G)
     lowest = -(1 << (bits - 1))
     if scales is None:
         largest = groups.gather(-1, groups.abs().argmax(dim=-1, keepdim=True))
@@ -75,7 +75,7 @@ def quantize(
 
 def dequantize(quantized: Quantized) -> Float[Tensor, "N C"]:
     """The weight that the codes stand for, in float32."""
-    groups = torch.unflatten(quantized.codes.float(), -1, (-1, quantized.group))
+    groups = split_groups(quantized.codes.float(), quantized.group)
     return (groups * quantized.scales.float()[..., None]).flatten(1)
 
 

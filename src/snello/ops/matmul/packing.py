@@ -17,6 +17,7 @@ from jaxtyping import BFloat16, Float, Int, Int8, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
+from snello.ops.matmul.rounding import split_groups
 from snello.ops.native import load_library
 
 BLOCK = 32
@@ -78,10 +79,11 @@ def unpack_rows(
     """Codes and scales of some stored rows, in the order of the blocks."""
     num_groups = packed.num_inputs // packed.group
     block, lane = rows // BLOCK, rows % BLOCK
-    by_group = torch.unflatten(packed.data, -1, (num_groups, -1))  # (blocks, groups, bytes)
+    by_group = packed.data.view(len(packed.data), num_groups, -1)  # (blocks, groups, bytes)
     scales = by_group.view(torch.bfloat16)[..., :BLOCK][block, :, lane]  # (R, groups)
-    vectors = torch.unflatten(by_group[..., SCALE_BYTES:], -1, (-1, BLOCK, 4))
-    codes = vectors[block, :, :, lane].flatten(1, 2)  # (R, vectors, 4)
+    num_vectors = packed.group * packed.bits // 32
+    whole = by_group[..., SCALE_BYTES:].view(*by_group.shape[:2], num_vectors, BLOCK, 4)
+    codes = whole[block, :, :, lane].flatten(1, 2)  # (R, vectors, 4)
     if packed.bits == 4:
         codes = torch.cat((codes & 15, codes >> 4), dim=-1)  # (R, vectors, 8)
     signed = codes.to(torch.int16) - (1 << (packed.bits - 1))
@@ -91,13 +93,14 @@ def unpack_rows(
 def look_up(packed: Packed, rows: Int[Tensor, " R"]) -> Float[Tensor, "R C"]:
     """Some rows of the weight as float32, as an embedding reads them."""
     codes, scales = unpack_rows(packed, rows)
-    return (torch.unflatten(codes, -1, (-1, packed.group)) * scales[..., None]).flatten(1)
+    return (split_groups(codes, packed.group) * scales[..., None]).flatten(1)
 
 
 def _take_turns(pair: Shaped[Tensor, "2 N X"]) -> Shaped[Tensor, "M X"]:
     """16 rows of the first, 16 of the second, and so on; rows of zeros fill up the last ones."""
     filled = functional.pad(pair, (0, 0, 0, -pair.shape[1] % HALF))
-    return torch.unflatten(filled, 1, (-1, HALF)).transpose(0, 1).flatten(0, 2)
+    sixteens = filled.reshape(2, filled.shape[1] // HALF, HALF, -1)
+    return sixteens.transpose(0, 1).flatten(0, 2)
 
 
 def _order(

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snello.ops.matmul.packing import BLOCK, HALF, Packed, unpack_rows
-from snello.ops.matmul.rounding import quantize_rows
+from snello.ops.matmul.rounding import quantize_rows, split_groups
 from snello.ops.norm.reference import rms_norm
 
 
@@ -30,12 +30,12 @@ def multiply(
     x = x if norm is None else rms_norm(x, *norm)
     codes, scales = quantize_rows(x, packed.group)
     weight, weight_scales = unpack_rows(packed, torch.arange(len(packed.data) * BLOCK))
-    by_group = torch.unflatten(codes.double(), -1, (-1, packed.group))  # (T, groups, G)
-    weight_by_group = torch.unflatten(weight.double(), -1, (-1, packed.group))
+    by_group = split_groups(codes.double(), packed.group)  # (T, groups, G)
+    weight_by_group = split_groups(weight.double(), packed.group)  # (N, groups, G)
     sums = torch.einsum("tgk,ngk->tng", by_group, weight_by_group).float()  # whole numbers
     out = (sums * (scales[:, None] * weight_scales)).sum(dim=-1)
     if packed.gated:
-        gate, up = torch.unflatten(out, -1, (-1, 2, HALF)).unbind(dim=-2)
+        gate, up = out.view(len(out), len(packed.data), 2, HALF).unbind(dim=-2)
         out = functional.silu(gate.flatten(1)) * up.flatten(1)
     out = out[:, : packed.num_outputs]
     out = out if bias is None else out + bias

@@ -1,13 +1,18 @@
 """Rounding numbers to whole ones by a scale for each group. Knows nothing of weights."""
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int8, Shaped
 from torch import Tensor
 
 SMALLEST = 1e-30
 """A group with nothing larger than this counts as zero."""
 
 ACTIVATION_LIMIT = 127
+
+
+def split_groups(x: Shaped[Tensor, "*rows C"], group: int) -> Shaped[Tensor, "*rows groups G"]:
+    """The last dimension as groups of so many."""
+    return x.reshape(*x.shape[:-1], x.shape[-1] // group, group)
 
 
 def round_codes(
@@ -29,7 +34,7 @@ def quantize_rows(
 
     The kernel multiplies by 127 / largest instead of dividing: so does this.
     """
-    groups = torch.unflatten(x, -1, (-1, group))  # (T, groups, G)
+    groups = split_groups(x, group)  # (T, groups, G)
     largest = groups.abs().amax(dim=-1)
     some = largest > SMALLEST
     inverse = torch.where(some, ACTIVATION_LIMIT / largest, 0.0)
