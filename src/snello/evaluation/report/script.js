@@ -150,5 +150,6 @@
     show();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { paintTime(); show(); });
-  choose(0);
+  const numKept = trace.heads.map((head) => head.gone_at.filter((gone) => gone === null).length);
+  choose(numKept.indexOf(Math.max(...numKept))); // the head with the most to show
 })();
