@@ -30,7 +30,11 @@ def list_extensions():
             "snello.ops._cpu",
             sorted(glob("src/snello/ops/*/cpu.cpp")),
             include_dirs=[os.path.abspath("src/snello/ops")],
-            depends=sorted(glob("src/snello/ops/**/*.h", recursive=True)),
+            depends=sorted(
+                path
+                for end in ("h", "inc")
+                for path in glob(f"src/snello/ops/**/*.{end}", recursive=True)
+            ),
             extra_compile_args=FLAGS,
             extra_link_args=["-fopenmp"],
             optional=True,

@@ -12,6 +12,7 @@ from snello.models.checkpoint import base_parameters, load_decoder
 from snello.models.compressed import pack_words, unpack_words
 from snello.models.packing import pack_decoder
 from snello.models.quantized_folder import write_quantized
+from snello.ops.matmul.packing import look_up
 from snello.quant.rounding import dequantize, quantize
 from tests.models.test_packing import run
 from tests.models.wide import save_wide
@@ -81,19 +82,18 @@ def test_the_tensors_are_those_of_the_layout(plain, tmp_path):
 
 
 def test_scales_of_another_rounding_are_kept(plain, tmp_path):
-    """A folder whose scales are not the largest weight's, as better roundings choose them."""
-    folder = write(plain, tmp_path / "out")
+    """Codes that stop at 5: rounding them anew, by the largest weight, would move them."""
+    folder = write(plain, tmp_path / "out", 4)
     held = load_file(folder / "model.safetensors")
-    held[f"{PRODUCT}.weight_scale"] = held[f"{PRODUCT}.weight_scale"] * 2
+    codes = unpack_words(held[f"{PRODUCT}.weight_packed"], 4).clamp(-5, 5)
+    held[f"{PRODUCT}.weight_packed"] = pack_words(codes, 4)
     save_file(held, folder / "model.safetensors")
     decoder = load_decoder(folder)
-    floats = base_parameters(decoder)[f"{PRODUCT}.weight"].clone()
-    exact = run(decoder)
-    pack_weights(decoder, None, 64)
-    codes = unpack_words(held[f"{PRODUCT}.weight_packed"], 8)
     expected = codes.float().unflatten(1, (-1, 32)) * held[f"{PRODUCT}.weight_scale"][..., None]
-    assert torch.equal(floats, expected.flatten(1).float())
-    assert (run(decoder) - exact).norm() < 0.03 * exact.norm()
+    assert torch.equal(base_parameters(decoder)[f"{PRODUCT}.weight"], expected.flatten(1).float())
+    pack_weights(decoder, None, 64)
+    packed = decoder.model.layers[0].attention.qkv.packed
+    assert torch.equal(look_up(packed, torch.arange(len(codes))), expected.flatten(1).float())
 
 
 def test_int_quantized_with_a_scale_for_each_row_is_read(plain, tmp_path):
