@@ -79,6 +79,20 @@ def test_a_prompt_is_computed_once_for_all_samples_and_its_pages_held_once(
     assert engine.memory.peak_bytes < 5 * single.memory.peak_bytes
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_never_start_from_another_text_of_their_length(bench, prompts, kind):
+    engine = bench.open(kind, prefix_cache=PREFIX)
+    other = [*prompts[7][:-1], 6]
+    engine.generate([other], GREEDY)
+    config = PrefixCacheConfig(min_tokens=400)
+    engine._scheduler._checkpoints._config = config  # so that the prompt's own end is not kept
+    numbers = engine.add_samples(prompts[7], [GREEDY, WARM])
+    done = drain(engine)
+    alone = [bench.open(kind).generate([prompts[7]], wish)[0] for wish in (GREEDY, WARM)]
+    assert [done[number].token_ids for number in numbers] == [c.token_ids for c in alone]
+    assert_whole(engine)
+
+
 def test_samples_may_end_with_their_first_token(bench, prompts):
     engine = bench.open()
     wishes = [SamplingConfig(max_new_tokens=1), GREEDY, SamplingConfig(max_new_tokens=1)]

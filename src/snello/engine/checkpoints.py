@@ -69,10 +69,10 @@ class Checkpoints:
             OutOfPages: no room; nothing has changed.
         """
         match = self._index.find(thread.token_ids, thread.num_stored)
-        if match is None or len(match.checkpoint.token_ids) != thread.num_stored:
-            checkpoint = self._take(thread)
-        else:
+        if match and match.num_tokens == len(match.checkpoint.token_ids) == thread.num_stored:
             checkpoint = match.checkpoint
+        else:
+            checkpoint = self._take(thread)
         checkpoint.num_wanted += len(others)
         for other in others:
             other.origin = checkpoint

@@ -13,6 +13,7 @@ from time import perf_counter
 import torch
 
 from snello.cache.dense import DenseMemory
+from snello.cache.pages import OutOfPages
 from snello.cache.snapshot import restore_sequence, save_sequence
 from snello.cache.sparse import SparseMemory
 from snello.config.engine import PrefixCacheConfig
@@ -252,11 +253,18 @@ class Engine:
         """Read a sequence from a file, and return the handle to continue it with.
 
         Raises:
-            OutOfPages: no room; nothing has changed.
+            OutOfPages: no room, even without the states of prefixes.
             ValueError: no such file, a damaged one, or one of another memory or model.
         """
         self._scheduler.free_handle()
-        memory_sequence, token_ids = restore_sequence(self.memory, path, fingerprint=fingerprint)
+        while True:
+            try:
+                found = restore_sequence(self.memory, path, fingerprint=fingerprint)
+                break
+            except OutOfPages:
+                if not self._scheduler.drop_oldest_prefix():
+                    raise
+        memory_sequence, token_ids = found
         number = next(self._numbers)
         self._scheduler.idle[number] = Thread(
             token_ids, memory_sequence, self.memory.length(memory_sequence)

@@ -214,8 +214,12 @@ class Scheduler:
 
     def drop_prefixes(self) -> None:
         """Release all states of texts that no thread is going to start from."""
-        while self._checkpoints.drop_oldest():
+        while self.drop_oldest_prefix():
             pass
+
+    def drop_oldest_prefix(self) -> bool:
+        """Release one such state; return whether there was one."""
+        return self._checkpoints.drop_oldest()
 
     def measure(self, thread: Thread) -> Costs:
         """Return what a thread has cost so far, in all memories that it held."""
