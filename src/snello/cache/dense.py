@@ -4,6 +4,7 @@ Dims: T rows of the flat batch, H query heads, K key-value heads, L layers, S sl
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -12,8 +13,12 @@ from torch import Tensor
 from snello.cache.layout import Layout
 from snello.cache.memory import Step
 from snello.cache.paged import PagedMemory
-from snello.cache.reading import Reader
-from snello.cache.tiles import fold, unfold
+from snello.cache.readers import open_reader
+from snello.cache.ring import UNBOUNDED
+from snello.cache.work import count_reads, plan_work
+from snello.config.model import CacheShape
+from snello.ops.append import resolve
+from snello.ops.pages import Tails
 
 
 class DenseMemory(PagedMemory):
@@ -21,6 +26,15 @@ class DenseMemory(PagedMemory):
 
     Invariant: each head of a sequence of n tokens holds ceil(n / S) pages, in order of position.
     """
+
+    def __init__(self, shapes: Sequence[CacheShape], **given: Any) -> None:
+        super().__init__(shapes, **given)
+        num_held = self.table.num_held[0]
+        self.no_tails = Tails(torch.zeros_like(num_held), torch.full_like(num_held, -1))
+        self.append_token = resolve(self.backend)
+        self.reader = open_reader(
+            self.backend, self.store, self.table, self.shapes, window_tokens=0
+        )
 
     def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "DenseStep":
         """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take its pages.
@@ -38,6 +52,7 @@ class DenseMemory(PagedMemory):
         """Declare the step done: the sequences are longer by what it appended."""
         assert isinstance(step, DenseStep), "this step was begun by another kind of memory"
         layout = step.layout
+        count_reads(step.works, self.meters)
         num_heads = sum(shape.num_heads for shape in self.shapes)
         self._finish(layout, (layout.starts + layout.counts) * num_heads)
 
@@ -60,10 +75,15 @@ class DenseStep:
         self.layout = layout
         self.positions: Int[Tensor, " T"] = layout.positions
         self.lengths: Int[Tensor, " T"] = layout.lengths
+        self.works = plan_work(layout, shift=0)
         self._memory = memory
-        S = memory.store.page_tokens
-        pages = memory.table.pages[:, layout.owners, :, layout.positions // S]  # (T, L, K)
-        self._slots = pages * S + (layout.positions % S)[:, None, None]
+        num_rows, most_heads = len(self.positions), memory.table.num_held.shape[2]
+        self._no_marks = torch.zeros(num_rows, most_heads, dtype=torch.bool, device=memory.device)
+        self._slots: Int[Tensor, "T L K"] | None = None
+        if not all(group.is_decode for group in layout.groups):
+            S = memory.store.page_tokens
+            pages = memory.table.pages[:, layout.owners, :, layout.positions // S]  # (T, L, K)
+            self._slots = pages * S + (layout.positions % S)[:, None, None]
 
     @torch.no_grad()
     def attend(
@@ -77,16 +97,22 @@ class DenseStep:
         scale: float,
     ) -> Float[Tensor, "T H V"]:
         """Store the new tokens of one layer, then attend over all tokens so far."""
+        memory = self._memory
+        self._store(layer, k, k[..., :0] if v is None else v)
+        out = memory.reader.start(q, memory.shapes[layer])
+        for work in self.works:
+            memory.reader.read(layer, q, work, None, scale=scale, out=out)
+        return out.to(q.dtype)
+
+    def _store(self, layer: int, k: Float[Tensor, "T K D"], v: Float[Tensor, "T K E"]) -> None:
+        """Put every new token where its position says, as in a ring that never turns."""
         memory, shape, K = self._memory, self._memory.shapes[layer], k.shape[1]
-        v = k[..., :0] if v is None else v
-        slots = self._slots[:, layer, :K]
-        positions = self.positions[:, None].expand(-1, K)
-        memory.store.write(slots, k, v, positions, torch.zeros_like(slots, dtype=torch.bool))
-        reader = Reader(memory.store, memory.table, shape, window_tokens=0, scale=scale)
-        out = q.new_empty(*q.shape[:2], shape.value_size)
-        for group in self.layout.groups:
-            rows = memory.table.rows(layer, group.sequences, K)
-            read, num_seen = reader.read(*fold(q, group, K), rows, None)
-            unfold(read, group, out)
-            memory.meters.count_reads(group.sequences, num_seen)
-        return out
+        marks = self._no_marks[:, :K]
+        if self._slots is not None:
+            positions = self.positions[:, None].expand(-1, K)
+            memory.store.write(self._slots[:, layer, :K], k, v, positions, marks)
+            return
+        (work,) = self.works
+        slots, lists = memory.store.slots, memory.table.layers[layer]
+        given = work.news, work.about, slots, lists, memory.no_tails
+        memory.append_token(k, v, marks, *given, shape, ring_tokens=UNBOUNDED)

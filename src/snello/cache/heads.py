@@ -1,7 +1,7 @@
-"""What a step does to the heads of one layer: fill rings, retire tokens, give pages back.
+"""What a chunk of tokens does to the heads of one layer: fill rings, retire tokens, free pages.
 
-Knows nothing of queries. "Retire": a token that leaves the ring is dropped if it is marked, and
-copied once onto the survivors if not.
+Knows nothing of queries; of single tokens takes care `ops.append`. "Retire": a token that leaves
+the ring is dropped if it is marked, and copied once onto the survivors if not.
 Dims: B sequences of one group, T new tokens of each (padded), K heads, X tokens that leave.
 """
 
@@ -16,17 +16,29 @@ from snello.cache.ring import Ring
 from snello.cache.store import EMPTY, PageStore
 from snello.cache.table import PageTable
 from snello.cache.tiles import Piece
+from snello.ops.pages import Fresh
 from snello.ops.retain import in_sight
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """New tokens of a group that are not stored yet, and what is known about their fate."""
+    """New tokens of a group that are not stored yet, and what is known about their fate.
 
+    `fresh` holds the rows of the flat batch that the others were taken from.
+    """
+
+    fresh: Fresh
     keys: Float[Tensor, "B T K D"]
     values: Float[Tensor, "B T K E"]
     positions: Int[Tensor, "B T"]
     evict: Bool[Tensor, "B T K"]
+
+    @classmethod
+    def cut(cls, fresh: Fresh, group: Group) -> "Chunk":
+        """Take a group's tokens out of the flat batch."""
+        k, v, evict = fresh
+        rows = group.rows
+        return cls(fresh, k[rows], v[rows], group.key_positions, evict[rows])
 
     def piece(self) -> Piece:
         """The same, one row for each head, as a reader wants it."""
@@ -43,7 +55,7 @@ class Heads:
 
     Invariant after each step, with q the last position of a sequence: the ring holds the last
     `ring_tokens` positions up to q, with marks; survivors are older, unmarked, and no whole page of
-    them is out of sight of q.
+    them is out of sight of q (see `reclaim`).
     """
 
     def __init__(
@@ -65,24 +77,8 @@ class Heads:
 
     def absorb(self, chunk: Chunk) -> None:
         """Move the window to the last new token: retire what leaves it, store what is in it."""
-        if self._group.is_decode:
-            self._turn(chunk)
-        else:
-            self._retire(chunk)
-            self._fill(chunk)
-        self._reclaim()
-
-    def _turn(self, chunk: Chunk) -> None:
-        """Take in one token, whose slot in the ring is that of the one token that leaves."""
-        new = self._group.starts[:, None]  # (B, 1)
-        old = new - self._ring.ring_tokens
-        slots = self._ring_slots(new)  # (B, 1, K)
-        if self._ring.survivor_span > 0 and bool((old >= 0).any()):
-            leaves = (old >= 0) & in_sight(new, old, self._ring.horizon)
-            kept = leaves[..., None] & ~self._store.evict.view(-1)[slots]
-            self._store.copy(slots.flatten(), self._append(kept).flatten())
-        positions = new[..., None].expand_as(slots)
-        self._store.write(slots, chunk.keys, chunk.values, positions, chunk.evict)
+        self._retire(chunk)
+        self._fill(chunk)
 
     def _retire(self, chunk: Chunk) -> None:
         """Copy onto the survivors what leaves the window unmarked and in sight."""
@@ -127,19 +123,6 @@ class Heads:
             chunk.evict.take_along_dim(columns, dim=1),
         )
 
-    def _reclaim(self) -> None:
-        """Give back survivor pages that lie wholly behind the horizon."""
-        if self._ring.horizon.span_tokens is None or self._ring.survivor_span == 0:
-            return
-        pages = self._table.list_pages(self.rows)[..., self._ring.ring_pages :]
-        newest = self._store.positions[pages, -1]  # (B, K, M); EMPTY where a page is not full
-        last = self._ends[:, None, None] - 1
-        num_behind = ((newest < EMPTY) & ~in_sight(last, newest, self._ring.horizon)).sum(-1)
-        if bool(num_behind.any()):
-            self._num_survivors[self.rows] -= num_behind * self._store.page_tokens
-            rows, counts = self.rows.flatten(), num_behind.flatten()
-            self._store.give_back(self._table.drop(rows, counts, self._ring.ring_pages))
-
     def _append(self, kept: Bool[Tensor, "B X K"]) -> Int[Tensor, "B X K"]:
         """Lengthen the survivors by what is kept; tell the slot of each, the trash for the rest."""
         S = self._store.page_tokens
@@ -162,3 +145,21 @@ class Heads:
         pages = self._table.look_up(self.rows[:, None], ring_slot // S)  # (B, X, K)
         pages = pages.where(positions[..., None] >= 0, self._store.trash)
         return pages * S + ring_slot % S
+
+
+def reclaim(
+    store: PageStore,
+    table: PageTable,
+    num_survivors: Int[Tensor, "L N K"],
+    ring: Ring,
+    rows: Int[Tensor, "X K"],
+    last: Int[Tensor, " X"],
+) -> None:
+    """Give back survivor pages that lie wholly behind the horizon of the last positions."""
+    pages = table.list_pages(rows)[..., ring.ring_pages :]
+    newest = store.positions[pages, -1]  # (X, K, M); EMPTY where a page is not full
+    is_behind = (newest < EMPTY) & ~in_sight(last[:, None, None], newest, ring.horizon)
+    num_behind = is_behind.sum(-1)
+    if bool(num_behind.any()):
+        num_survivors.view(-1)[rows] -= num_behind * store.page_tokens
+        store.give_back(table.drop(rows.flatten(), num_behind.flatten(), ring.ring_pages))

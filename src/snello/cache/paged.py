@@ -15,13 +15,17 @@ from snello.cache.roster import Roster
 from snello.cache.store import PageStore
 from snello.cache.table import PageTable
 from snello.config.model import CacheShape
+from snello.ops.native import Backend, choose_backend, load_library
+
+KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+"""What compiled kernels read from pages; anything else is read by plain torch."""
 
 
 class PagedMemory:
     """Sequences whose heads hold pages of one pool; a page belongs to one head of one layer.
 
     A step that was begun must be committed, or all its sequences released. Give either `num_pages`
-    or `budget_bytes`.
+    or `budget_bytes`. `backend` is the fastest there is unless it is named; see `ops.native`.
     """
 
     def __init__(
@@ -34,9 +38,18 @@ class PagedMemory:
         page_tokens: int = 16,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        backend: Backend | None = None,
     ) -> None:
         self.shapes = tuple(shapes)
         self.device = torch.device(device)
+        fastest = choose_backend(self.device) if dtype in KERNEL_DTYPES else "reference"
+        self.backend: Backend = backend or fastest
+        if self.backend == "cpu" and fastest != "cpu":
+            raise ValueError(
+                f"backend 'cpu' was asked for on device {self.device} with dtype {dtype}; the "
+                f"kernels need a CPU, float32 or bfloat16 ({load_library().reason or 'built'}). "
+                "Leave backend out, or choose 'reference'."
+            )
         self.store = PageStore(
             self.shapes,
             num_pages=num_pages,

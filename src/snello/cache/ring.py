@@ -44,7 +44,11 @@ class Ring:
 
 
 class Rings:
-    """The rings of all layers. Beyond a horizon that the window covers, nothing survives."""
+    """The rings of all layers. Beyond a horizon that the window covers, nothing survives.
+
+    `bounded` lists the layers whose survivors fall out of sight some day, with a ring that is like
+    those of all of them.
+    """
 
     def __init__(
         self,
@@ -61,6 +65,7 @@ class Rings:
             self.layers.append(ring)
         sizes = [[ring.ring_tokens, ring.survivor_span] for ring in self.layers]
         sizes_tensor = torch.tensor(sizes, device=device)
+        self.bounded = _group_bounded(self.layers, device)
         self._tokens: Int[Tensor, "L 1"] = sizes_tensor[:, :1]
         self._spans: Int[Tensor, "L 1"] = sizes_tensor[:, 1:]
 
@@ -79,3 +84,17 @@ class Rings:
         leaving = (starts + counts - self._tokens).clamp_min(0)
         leaving = leaving - (starts - self._tokens).clamp_min(0)
         return leaving.minimum(self._spans)
+
+
+def _group_bounded(
+    rings: Sequence[Ring], device: torch.device
+) -> list[tuple[Ring, Int[Tensor, " X"]]]:
+    """Group the rings that have a horizon and survivors by all but their layer."""
+    groups: dict[tuple[int, Horizon], list[Ring]] = {}
+    for ring in rings:
+        if ring.horizon.span_tokens is not None and ring.survivor_span > 0:
+            groups.setdefault((ring.num_heads, ring.horizon), []).append(ring)
+    return [
+        (group[0], torch.tensor([ring.layer for ring in group], device=device))
+        for group in groups.values()
+    ]

@@ -10,23 +10,27 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from snello.cache.heads import Chunk, Heads
+from snello.cache.heads import Chunk, Heads, reclaim
 from snello.cache.layout import Group, Layout
 from snello.cache.memory import Step
 from snello.cache.paged import PagedMemory
-from snello.cache.reading import Reader
+from snello.cache.readers import open_reader
 from snello.cache.ring import Rings
 from snello.cache.store import EMPTY
-from snello.cache.tiles import fold, unfold
+from snello.cache.work import Work, count_reads, plan_work
 from snello.config.model import CacheShape
-from snello.dms.decision import announced, shift_decisions
+from snello.dms.decision import shift_decisions
+from snello.ops.append import resolve
+from snello.ops.native import Backend
+from snello.ops.pages import Fresh, Tails
 from snello.policies import Policy
 
 
 class SparseMemory(PagedMemory):
     """The tokens that are alive, and no others.
 
-    Invariant: see `Heads`; `num_survivors` counts what lies in survivor pages.
+    Invariant: see `Heads`; `num_survivors` counts what lies in survivor pages. Between steps no head
+    holds a spare page.
     """
 
     def __init__(  # noqa: PLR0913  (the rule's three, and the pool's)
@@ -42,6 +46,7 @@ class SparseMemory(PagedMemory):
         page_tokens: int = 16,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        backend: Backend | None = None,
     ) -> None:
         super().__init__(
             shapes,
@@ -51,6 +56,7 @@ class SparseMemory(PagedMemory):
             page_tokens=page_tokens,
             dtype=dtype,
             device=device,
+            backend=backend,
         )
         if window_tokens < 1:
             raise ValueError(
@@ -59,7 +65,13 @@ class SparseMemory(PagedMemory):
             )
         self.window_tokens, self.shift, self.policy = window_tokens, shift, policy
         self.rings = Rings(self.shapes, window_tokens, page_tokens, self.device)
+        ring_pages = [ring.ring_pages for ring in self.rings.layers]
+        self._ring_pages: Int[Tensor, " L"] = torch.tensor(ring_pages, device=self.device)
         self.num_survivors = torch.zeros_like(self.table.num_held)
+        self._spare = torch.full_like(self.table.num_held, -1)
+        self._tails = [Tails(*part) for part in zip(self.num_survivors, self._spare, strict=True)]
+        self._append_token = resolve(self.backend)
+        self.reader = open_reader(self.backend, self.store, self.table, self.shapes, window_tokens)
 
     def begin(self, sequences: Sequence[int], counts: Sequence[int]) -> "SparseStep":
         """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take ring pages.
@@ -73,20 +85,44 @@ class SparseMemory(PagedMemory):
         gain = self.rings.most_survivors(layout.starts, layout.counts)[..., None]  # (L, B, 1)
         before = self.num_survivors[:, layout.sequences]
         most_pages = (before + gain + S - 1) // S - (before + S - 1) // S
-        num_spare = int((most_pages * self.table.exists).sum())
-        self._grow(layout, self.rings.pages_filled(layout.starts + layout.counts), num_spare)
+        most_pages *= self.table.exists
+        filled = self.rings.pages_filled(layout.starts + layout.counts)
+        self._grow(layout, filled, num_spare=int(most_pages.sum()))
+        self._hand_out(layout, most_pages)
         return SparseStep(self, layout)
 
     def commit(self, step: Step) -> None:
         """Declare the step done: the sequences are longer by what it appended."""
         assert isinstance(step, SparseStep), "this step was begun by another kind of memory"
         layout = step.layout
-        self._finish(layout, self._count_live(layout.sequences, layout.starts + layout.counts))
+        self._take_back(layout.sequences)
+        ends = layout.starts + layout.counts
+        for ring, layers in self.rings.bounded:
+            rows = self.table.rows_of(layers, layout.sequences, ring.num_heads)
+            last = (ends - 1).repeat(len(layers))
+            reclaim(self.store, self.table, self.num_survivors, ring, rows, last)
+        count_reads(step.works, self.meters)
+        self._finish(layout, self._count_live(layout.sequences, ends))
 
     def release(self, sequence: int) -> None:
         """Forget a sequence and give all its pages back. Its counters stay until it is reused."""
         super().release(sequence)
+        self._take_back(torch.tensor([sequence], device=self.device))
         self.num_survivors[:, sequence] = 0
+
+    def take_in(
+        self,
+        layer: int,
+        work: Work,
+        k: Float[Tensor, "T K D"],
+        v: Float[Tensor, "T K E"],
+        marks: Bool[Tensor, "T K"],
+    ) -> None:
+        """Store one new token of each sequence of a group, and retire what it pushes out."""
+        slots, lists = self.store.slots, self.table.layers[layer]
+        given = work.news, work.about, slots, lists, self._tails[layer]
+        ring_tokens = self.rings.layers[layer].ring_tokens
+        self._append_token(k, v, marks, *given, self.shapes[layer], ring_tokens)
 
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
@@ -107,6 +143,27 @@ class SparseMemory(PagedMemory):
         ring = self.rings.layers[layer]
         return Heads(self.store, self.table, self.num_survivors, ring, group)
 
+    def _hand_out(self, layout: Layout, most_pages: Int[Tensor, "L B K"]) -> None:
+        """Give each head that may need a page for a single token one in advance."""
+        S, sequences = self.store.page_tokens, layout.sequences
+        may_need = (most_pages > 0) & (layout.counts == 1)[:, None]
+        num_pages = int(may_need.sum())
+        if num_pages == 0:
+            return
+        spare = torch.full_like(most_pages, -1)
+        spare[may_need] = self.store.pool.take(num_pages)
+        self._spare[:, sequences] = spare
+        survivor_pages = self.num_survivors[:, sequences].amax((1, 2)) // S + 1  # (L,)
+        self.table.reserve(int((survivor_pages + self._ring_pages).max()))
+
+    def _take_back(self, sequences: Int[Tensor, " B"]) -> None:
+        """Return the spare pages that were not needed; nothing was written to them."""
+        spare = self._spare[:, sequences]
+        left = spare[spare >= 0]
+        if len(left):
+            self.store.pool.give_back(left)
+        self._spare[:, sequences] = -1
+
     def _count_live(
         self, sequences: Int[Tensor, " B"], lengths: Int[Tensor, " B"]
     ) -> Int[Tensor, " B"]:
@@ -123,6 +180,7 @@ class SparseStep:
         self.positions: Int[Tensor, " T"] = layout.positions
         self.lengths: Int[Tensor, " T"] = layout.lengths
         self.wants_decisions: bool = memory.policy.needs_logits
+        self.works = plan_work(layout, memory.shift)
         self._memory = memory
 
     @torch.no_grad()
@@ -138,28 +196,24 @@ class SparseStep:
     ) -> Float[Tensor, "T H V"]:
         """Store the new tokens of one layer, drop what is forgotten, attend over what is alive."""
         memory, shape = self._memory, self._memory.shapes[layer]
-        reader = Reader(memory.store, memory.table, shape, memory.window_tokens, scale)
         marks = memory.policy.mark(layer, logits, self.positions, shape.num_heads)
         v = k[..., :0] if v is None else v
-        out = q.new_empty(*q.shape[:2], shape.value_size)
-        for group in self.layout.groups:
-            heads = memory.open_heads(layer, group)
-            chunk = self._announce(heads, group, k, v, marks)
-            queries = fold(q, group, shape.num_heads)
-            if group.is_decode:
-                heads.absorb(chunk)
-                read, num_seen = reader.read(*queries, heads.rows, None)
+        out = memory.reader.start(q, shape)
+        for work in self.works:
+            if work.group.is_decode:
+                memory.take_in(layer, work, k, v, marks)
+                memory.reader.read(layer, q, work, None, scale=scale, out=out)
             else:
-                read, num_seen = reader.read(*queries, heads.rows, chunk.piece())
+                heads = memory.open_heads(layer, work.group)
+                chunk = self._announce(heads, work, k, v, marks)
+                memory.reader.read(layer, q, work, chunk, scale=scale, out=out)
                 heads.absorb(chunk)
-            unfold(read, group, out)
-            memory.meters.count_reads(group.sequences, num_seen)
-        return out
+        return out.to(q.dtype)
 
     def _announce(
         self,
         heads: Heads,
-        group: Group,
+        work: Work,
         k: Float[Tensor, "T K D"],
         v: Float[Tensor, "T K E"],
         marks: Bool[Tensor, "T K"],
@@ -168,10 +222,7 @@ class SparseStep:
 
         The first row of a sequence may speak about the last token of the step before.
         """
-        shift = self._memory.shift
-        marks = marks[group.rows]  # (B, T, K)
-        speaks_of = announced(group.starts, shift)
-        heads.mark(speaks_of.where(speaks_of < group.starts, -1), marks[:, 0])
-        is_padding = (group.key_positions == EMPTY).long()
-        evict = shift_decisions(marks, is_padding, shift)
-        return Chunk(k[group.rows], v[group.rows], group.key_positions, evict)
+        news = work.news
+        heads.mark(work.about.where(work.about < news.positions, -1), marks[news.rows])
+        evict = shift_decisions(marks[None], self.layout.owners[None], self._memory.shift)[0]
+        return Chunk.cut(Fresh(k, v, evict), work.group)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snello.cache.pages import PagePool
 from snello.config.model import CacheShape
+from snello.ops.pages import Slots
 
 EMPTY = 2**30
 """The position of a slot without a token: ahead of every query, so that no rule ever shows it."""
@@ -70,6 +71,11 @@ class PageStore:
     def num_bytes_in_use(self) -> int:
         """Bytes of the pages that are taken, whether or not all their slots are filled."""
         return self.pool.num_held * self.bytes_per_page
+
+    @property
+    def slots(self) -> Slots:
+        """The tensors of all pages, as operators want them; `extend` replaces them."""
+        return Slots(self.keys, self.values, self.positions, self.evict)
 
     @torch.inference_mode(mode=False)
     def extend(self, num_pages: int) -> None:

@@ -9,12 +9,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from snello.ops.pages import Lists
+
 
 class PageTable:
     """For each layer, sequence and head, the pages it holds, padded with the blank page.
 
     Invariant: `pages[l, b, k, : num_held[l, b, k]]` are held, all entries behind are blank, and no
-    page stands twice. Heads that a layer does not have hold nothing.
+    page stands twice. Heads that a layer does not have hold nothing. `layers` shows the same memory,
+    layer by layer.
     """
 
     def __init__(
@@ -24,6 +27,7 @@ class PageTable:
         self._blank = blank
         self.pages = torch.full((*shape, 8), blank, dtype=torch.int64, device=device)
         self.num_held = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.layers = self._show_layers()
         heads = torch.arange(shape[2], device=device)
         self.exists: Bool[Tensor, "L 1 K"] = (
             heads < torch.tensor(num_heads, device=device)[:, None, None]
@@ -34,6 +38,14 @@ class PageTable:
         _, max_sequences, most_heads = self.num_held.shape
         first = (layer * max_sequences + sequences) * most_heads
         return first[:, None] + torch.arange(num_heads, device=sequences.device)
+
+    def rows_of(
+        self, layers: Int[Tensor, " X"], sequences: Int[Tensor, " B"], num_heads: int
+    ) -> Int[Tensor, "XB K"]:
+        """Number the heads of several layers that have equally many: layer by layer."""
+        _, max_sequences, most_heads = self.num_held.shape
+        first = (layers[:, None] * max_sequences + sequences).view(-1, 1) * most_heads
+        return first + torch.arange(num_heads, device=sequences.device)
 
     def look_up(
         self, rows: Int[Tensor, "*#shape"], columns: Int[Tensor, "*#shape"]
@@ -91,6 +103,13 @@ class PageTable:
         self.num_held[:, sequence] = 0
         return pages
 
+    def reserve(self, num_columns: int) -> None:
+        """Make room for heads that will hold `num_columns` pages."""
+        self._widen(num_columns)
+
+    def _show_layers(self) -> list[Lists]:
+        return [Lists(*part) for part in zip(self.pages, self.num_held, strict=True)]
+
     @torch.inference_mode(mode=False)
     def _widen(self, num_columns: int) -> None:
         """Make room for heads that hold `num_columns` pages."""
@@ -98,3 +117,4 @@ class PageTable:
         if num_columns > width:
             extra = max(num_columns - width, width)
             self.pages = torch.nn.functional.pad(self.pages, (0, extra), value=self._blank)
+            self.layers = self._show_layers()

@@ -5,14 +5,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.pages import Lists, Slots
+from snello.ops.pages import Lists, News, Slots
 
 
-def attend_pages(
+def attend_pages(  # noqa: PLR0913  (operators are told all they need)
     q: Float[Tensor, "T H D"],
-    rows: Int[Tensor, " B"],
-    query_positions: Int[Tensor, " B"],
-    sequences: Int[Tensor, " B"],
+    news: News,
     slots: Slots,
     lists: Lists,
     shape: CacheShape,
@@ -24,9 +22,7 @@ def attend_pages(
     """As `reference.attend_pages`, for float32 queries and pages of float32 or bfloat16."""
     torch.ops.snello.page_attend(
         q,
-        rows,
-        query_positions,
-        sequences,
+        *news,
         *slots[:3],
         *lists,
         shape.num_heads,

@@ -6,15 +6,13 @@ from torch import Tensor
 
 from snello.config.model import CacheShape
 from snello.ops.attend import attend_part
-from snello.ops.pages import Lists, Slots
+from snello.ops.pages import Lists, News, Slots
 from snello.ops.retain import in_sight
 
 
-def attend_pages(
+def attend_pages(  # noqa: PLR0913  (operators are told all they need)
     q: Float[Tensor, "T H D"],
-    rows: Int[Tensor, " B"],
-    query_positions: Int[Tensor, " B"],
-    sequences: Int[Tensor, " B"],
+    news: News,
     slots: Slots,
     lists: Lists,
     shape: CacheShape,
@@ -25,28 +23,28 @@ def attend_pages(
 ) -> None:
     """Attend from one query of each sequence over all that its heads hold and that is in sight.
 
-    Row `rows[b]` of `q` and `out` is the query of `sequences[b]`, at `query_positions[b]`; other
-    rows are left alone. A head that sees nothing gives zeros. `num_seen[b]` grows by the tokens
-    seen, summed over the key-value heads.
+    Row `rows[b]` of `q` and `out` is the query of `sequences[b]`; other rows are left alone. A head
+    that sees nothing gives zeros. `num_seen[b]` grows by the tokens seen, summed over the key-value
+    heads.
     """
-    K = shape.num_heads
-    for b, sequence in enumerate(sequences.tolist()):
+    K, group = shape.num_heads, q.shape[1] // shape.num_heads
+    for b, sequence in enumerate(news.sequences.tolist()):
+        row = news.rows[b]
         for head, count in enumerate(lists.num_held[sequence, :K].tolist()):
             pages = lists.pages[sequence, head, :count]
             positions = slots.positions[pages].flatten()
-            seen = in_sight(query_positions[b], positions, shape.horizon)
+            seen = in_sight(news.positions[b], positions, shape.horizon)
             keys = slots.keys[pages].flatten(0, 1)[..., : shape.key_size][seen].to(q.dtype)
             values = slots.values[pages].flatten(0, 1)[seen].to(q.dtype)
             values = (keys if shape.value_in_key else values)[..., : shape.value_size]
-            group = q.shape[1] // K
             mine = slice(head * group, (head + 1) * group)
             visible = torch.ones_like(positions[seen], dtype=torch.bool)
             part = attend_part(
-                q[None, None, rows[b], mine],
+                q[None, None, row, mine],
                 keys[None, None],
                 values[None, None],
                 visible[None, None, None],
                 scale=scale,
             )
-            out[rows[b], mine] = part.out[0, 0]
+            out[row, mine] = part.out[0, 0]
             num_seen[b] += len(visible)

@@ -1,0 +1,129 @@
+"""Who reads for a memory: compiled kernels, or torch tile by tile; chosen when it is built.
+
+Knows nothing of when a token is stored or dropped.
+Dims: T rows of the flat batch, H query heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from snello.cache.heads import Chunk
+from snello.cache.reading import Reader
+from snello.cache.store import PageStore
+from snello.cache.table import PageTable
+from snello.cache.tiles import fold, unfold
+from snello.cache.work import Work
+from snello.config.model import CacheShape
+from snello.ops.native import Backend
+from snello.ops.page_attend import resolve
+
+
+@runtime_checkable
+class PageReader(Protocol):
+    """Attends for one group of a step; see `read`."""
+
+    def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
+        """Make room for what a layer's queries will read."""
+
+    def read(
+        self,
+        layer: int,
+        q: Float[Tensor, "T H D"],
+        work: Work,
+        chunk: Chunk | None,
+        *,
+        scale: float,
+        out: Float[Tensor, "T H E"],
+    ) -> None:
+        """Attend over the pages of the group's heads and over a chunk not stored yet.
+
+        Without a chunk, the queries see all that the pages hold and that is in sight; with one,
+        marks decide too. The group's rows of `out` are written, and `work.num_seen` grows.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TiledReader:
+    """Plain torch, within bounded memory, on any device."""
+
+    store: PageStore
+    table: PageTable
+    shapes: tuple[CacheShape, ...]
+    window_tokens: int
+
+    def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
+        """In the precision of the queries."""
+        return q.new_empty(*q.shape[:2], shape.value_size)
+
+    def read(
+        self,
+        layer: int,
+        q: Float[Tensor, "T H D"],
+        work: Work,
+        chunk: Chunk | None,
+        *,
+        scale: float,
+        out: Float[Tensor, "T H E"],
+    ) -> None:
+        """As `PageReader.read`."""
+        group, shape = work.group, self.shapes[layer]
+        reader = Reader(self.store, self.table, shape, self.window_tokens, scale)
+        rows = self.table.rows(layer, group.sequences, shape.num_heads)
+        piece = None if chunk is None else chunk.piece()
+        read, num_seen = reader.read(*fold(q, group, shape.num_heads), rows, piece)
+        unfold(read, group, out)
+        work.num_seen.add_(num_seen)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelReader:
+    """Compiled kernels that read the pages where they are."""
+
+    tiled: TiledReader
+    attend_pages: Callable[..., None]
+
+    def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
+        """In float32, whatever the queries are."""
+        return torch.empty(*q.shape[:2], shape.value_size)
+
+    def read(
+        self,
+        layer: int,
+        q: Float[Tensor, "T H D"],
+        work: Work,
+        chunk: Chunk | None,
+        *,
+        scale: float,
+        out: Float[Tensor, "T H E"],
+    ) -> None:
+        """As `PageReader.read`."""
+        if not work.group.is_decode:
+            self.tiled.read(layer, q, work, chunk, scale=scale, out=out)
+            return
+        self.attend_pages(
+            q.float(),
+            work.news,
+            self.tiled.store.slots,
+            self.tiled.table.layers[layer],
+            self.tiled.shapes[layer],
+            scale=scale,
+            out=out,
+            num_seen=work.num_seen,
+        )
+
+
+def open_reader(
+    backend: Backend,
+    store: PageStore,
+    table: PageTable,
+    shapes: tuple[CacheShape, ...],
+    window_tokens: int,
+) -> PageReader:
+    """Choose who reads."""
+    tiled = TiledReader(store, table, shapes, window_tokens)
+    return KernelReader(tiled, resolve(backend)) if backend == "cpu" else tiled
