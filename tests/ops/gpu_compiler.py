@@ -83,7 +83,8 @@ def measure(compiled: Any) -> Usage:
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     registers = re.search(r"REG:(\d+)", text)
     stack = re.search(r"STACK:(\d+)", text)
-    assert registers is not None and stack is not None, text
+    assert registers is not None, text
+    assert stack is not None, text
     return Usage(
         compiled.metadata.name,
         int(registers[1]),

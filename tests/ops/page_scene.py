@@ -29,14 +29,13 @@ def build_scene(
     page_tokens: int = 4,
     dtype: torch.dtype = torch.float32,
     store_dtype: torch.dtype | None = None,
-    now: int | None = None,
     device: str = "cpu",
 ) -> Scene:
     """Deal pages out in random order; slots without a token hold numbers that are none."""
     S, K, B = page_tokens, shape.num_heads, len(lengths)
     num_pages = [[-(-length // S) for length in heads] for heads in lengths]
     total = sum(map(sum, num_pages))
-    now = max(1, max(map(max, lengths))) if now is None else now
+    now = max(1, max(map(max, lengths)))
     value_width = 0 if shape.value_in_key else shape.value_size + 2
     keys = torch.full((total + 2, S, shape.key_size + 3), torch.nan)
     values = torch.full((total + 2, S, value_width), torch.nan)

@@ -103,7 +103,7 @@ def test_a_ring_that_never_turns():
 
 
 def test_a_head_without_a_spare_page_gains_no_survivor_and_no_page(monkeypatch):
-    monkeypatch.setattr(Bench, "hand_out", lambda self: None)
+    monkeypatch.setattr(Bench, "hand_out", lambda _: None)
     fast, _ = run_both(SHAPE, 1, 2, 0, dtype=torch.float32)
     assert int(fast.tails.num_survivors.max()) == 0
     assert int(fast.lists.num_held.max()) == 1

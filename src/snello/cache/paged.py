@@ -15,10 +15,7 @@ from snello.cache.roster import Roster
 from snello.cache.store import PageStore
 from snello.cache.table import PageTable
 from snello.config.model import CacheShape
-from snello.ops.native import Backend, choose_backend, load_library
-
-KERNEL_DTYPES = (torch.float32, torch.bfloat16)
-"""What compiled kernels read from pages; anything else is read by plain torch."""
+from snello.ops.native import Backend, choose_backend, explain_refusal
 
 
 class PagedMemory:
@@ -42,14 +39,7 @@ class PagedMemory:
     ) -> None:
         self.shapes = tuple(shapes)
         self.device = torch.device(device)
-        fastest = choose_backend(self.device) if dtype in KERNEL_DTYPES else "reference"
-        self.backend: Backend = backend or fastest
-        if self.backend == "cpu" and fastest != "cpu":
-            raise ValueError(
-                f"backend 'cpu' was asked for on device {self.device} with dtype {dtype}; the "
-                f"kernels need a CPU, float32 or bfloat16 ({load_library().reason or 'built'}). "
-                "Leave backend out, or choose 'reference'."
-            )
+        self.backend: Backend = self._choose_backend(dtype, backend)
         self.store = PageStore(
             self.shapes,
             num_pages=num_pages,
@@ -72,6 +62,11 @@ class PagedMemory:
     def peak_bytes(self) -> int:
         """The most bytes that were in use after any step."""
         return self.meters.peak_bytes
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """What is replaced when memory moves: who recorded addresses compares it by identity."""
+        return self.table.pages, self.store.keys
 
     def kv_reads(self, sequence: int) -> float:
         """Tokens read so far by a sequence; see `Meters`."""
@@ -113,6 +108,18 @@ class PagedMemory:
                 f"page accounting is broken: heads list {len(listed)} pages, {len(set(listed))} "
                 f"of them different, but the pool gave out {self.store.pool.num_held}."
             )
+
+    def _choose_backend(self, dtype: torch.dtype, wanted: Backend | None) -> Backend:
+        """What was asked for, or the fastest that serves these pages."""
+        backend = wanted or choose_backend(self.device)
+        widest = max(shape.key_size for shape in self.shapes)
+        refusal = explain_refusal(backend, self.device, dtype, widest)
+        if refusal is not None and wanted is not None:
+            raise ValueError(
+                f"backend {backend!r} was asked for: {refusal}. Leave backend out, or choose "
+                "'reference'."
+            )
+        return backend if refusal is None else "reference"
 
     def _arrange(self, sequences: Sequence[int], counts: Sequence[int]) -> Layout:
         starts = [self._roster.length(sequence) for sequence in sequences]

@@ -82,14 +82,16 @@ class TiledReader:
 
 @dataclass(frozen=True, slots=True)
 class KernelReader:
-    """Compiled kernels that read the pages where they are."""
+    """Compiled kernels that read the pages where they are; on CPU they compute in float32."""
 
+    backend: Backend
     tiled: TiledReader
     attend_pages: Callable[..., None]
 
     def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
-        """In float32, whatever the queries are."""
-        return torch.empty(*q.shape[:2], shape.value_size)
+        """In the numbers that the kernels compute in."""
+        dtype = torch.float32 if self.backend == "cpu" else q.dtype
+        return q.new_empty(*q.shape[:2], shape.value_size, dtype=dtype)
 
     def read(
         self,
@@ -106,7 +108,7 @@ class KernelReader:
             self.tiled.read(layer, q, work, chunk, scale=scale, out=out)
             return
         self.attend_pages(
-            q.float(),
+            q.to(out.dtype),
             work.news,
             self.tiled.store.slots,
             self.tiled.table.layers[layer],
@@ -126,4 +128,4 @@ def open_reader(
 ) -> PageReader:
     """Choose who reads."""
     tiled = TiledReader(store, table, shapes, window_tokens)
-    return KernelReader(tiled, resolve(backend)) if backend == "cpu" else tiled
+    return tiled if backend == "reference" else KernelReader(backend, tiled, resolve(backend))

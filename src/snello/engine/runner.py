@@ -11,6 +11,7 @@ from torch import Tensor
 
 from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
+from snello.engine.replay import choose_compute
 from snello.engine.sampler import sample
 from snello.engine.scheduler import Batch, Share
 from snello.models.decoder import Decoder
@@ -23,6 +24,7 @@ class Runner:
         self, decoder: Decoder, memory: DenseMemory | SparseMemory, device: torch.device
     ) -> None:
         self._decoder = decoder
+        self._compute = choose_compute(decoder, memory)
         self._memory = memory
         self._device = device
 
@@ -31,7 +33,7 @@ class Runner:
 
         Threads are told what has been stored; logits exist only for rows that are sampled.
         """
-        hidden = self._decoder(self._gather_tokens(batch.shares), batch.step)
+        hidden = self._compute(self._gather_tokens(batch.shares), batch.step)
         self._memory.commit(batch.step)
         ends = accumulate(share.num_tokens for share in batch.shares)
         asking = [
