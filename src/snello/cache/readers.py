@@ -19,8 +19,8 @@ from snello.cache.table import PageTable
 from snello.cache.tiles import fold, unfold
 from snello.cache.work import Work
 from snello.config.model import CacheShape
+from snello.ops import chunk_attend, page_attend
 from snello.ops.native import Backend
-from snello.ops.page_attend import resolve
 
 
 @runtime_checkable
@@ -85,8 +85,12 @@ class KernelReader:
     """Compiled kernels that read the pages where they are; on CPU they compute in float32."""
 
     backend: Backend
-    tiled: TiledReader
+    store: PageStore
+    table: PageTable
+    shapes: tuple[CacheShape, ...]
+    window_tokens: int
     attend_pages: Callable[..., None]
+    attend_chunks: Callable[..., None]
 
     def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
         """In the numbers that the kernels compute in."""
@@ -104,19 +108,14 @@ class KernelReader:
         out: Float[Tensor, "T H E"],
     ) -> None:
         """As `PageReader.read`."""
-        if not work.group.is_decode:
-            self.tiled.read(layer, q, work, chunk, scale=scale, out=out)
-            return
-        self.attend_pages(
-            q.to(out.dtype),
-            work.news,
-            self.tiled.store.slots,
-            self.tiled.table.layers[layer],
-            self.tiled.shapes[layer],
-            scale=scale,
-            out=out,
-            num_seen=work.num_seen,
-        )
+        q, slots, lists = q.to(out.dtype), self.store.slots, self.table.layers[layer]
+        shape, to = self.shapes[layer], {"scale": scale, "out": out, "num_seen": work.num_seen}
+        if work.group.is_decode:
+            self.attend_pages(q, work.news, slots, lists, shape, **to)
+        else:
+            fresh, counts = None if chunk is None else chunk.fresh, work.group.counts
+            given = q, work.news, counts, fresh, slots, lists, shape
+            self.attend_chunks(*given, self.window_tokens, **to)
 
 
 def open_reader(
@@ -127,5 +126,8 @@ def open_reader(
     window_tokens: int,
 ) -> PageReader:
     """Choose who reads."""
-    tiled = TiledReader(store, table, shapes, window_tokens)
-    return tiled if backend == "reference" else KernelReader(backend, tiled, resolve(backend))
+    given = store, table, shapes, window_tokens
+    if backend == "reference":
+        return TiledReader(*given)
+    kernels = page_attend.resolve(backend), chunk_attend.resolve(backend)
+    return KernelReader(backend, *given, *kernels)

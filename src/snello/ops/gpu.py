@@ -10,6 +10,9 @@ import torch
 import triton
 import triton.language as tl
 
+LOG2_E = 1.4426950408889634
+"""Exponentials are powers of 2 on a GPU; scores are scaled accordingly."""
+
 PROGRAMS_PER_PROCESSOR = 2
 INTERPRETED_PROGRAMS = 3
 

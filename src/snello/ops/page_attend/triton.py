@@ -19,11 +19,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.gpu import choose_product, count_programs
+from snello.ops.attend.triton import attend_block
+from snello.ops.gpu import LOG2_E, choose_product, count_programs
 from snello.ops.pages import Lists, News, Slots
 from snello.ops.retain.triton import in_sight, unpack_horizon
 
-LOG2_E = 1.4426950408889634
 PARTS = 16
 """Parts of a head that are merged at once."""
 
@@ -93,10 +93,9 @@ def read_tiles(
         num_slots = (tl.load(num_held + listed) * S).to(tl.int32)
         last = tl.minimum((tile + 1) * TILE, num_slots)
         asked = q + ((tl.load(rows + b) * K + row % K) * GROUP + g[:, None]) * D
-        q_first = tl.load(
-            asked + d[None, :], mask=is_head[:, None] & (d < FIRST)[None, :], other=0.0
-        )
-        q_first = q_first.to(PRODUCT)
+        is_number = is_head[:, None] & (d < FIRST)[None, :]
+        q_first = tl.load(asked + d[None, :], mask=is_number, other=0.0).to(PRODUCT)
+        q_rest = q_first
         if D_REST > 0:
             rest = FIRST + tl.arange(0, D_REST)
             is_rest = (rest < D)[None, :]
@@ -116,29 +115,26 @@ def read_tiles(
             seen = is_slot & in_sight(query, position, span, HORIZON)
             # Without a horizon all but the newest slots are seen, and loads need not wait for that.
             wanted = is_slot if HORIZON == 0 else seen
-            key = keys + slot[:, None] * KEY_STRIDE
-            k = tl.load(key + d[None, :], mask=wanted[:, None] & (d < FIRST)[None, :], other=0.0)
-            k = k.to(PRODUCT)
-            scores = tl.dot(q_first, tl.trans(k), input_precision="ieee")
-            if D_REST > 0:
-                k_rest = tl.load(key + rest[None, :], mask=wanted[:, None] & is_rest, other=0.0)
-                k_rest = tl.trans(k_rest.to(PRODUCT))
-                scores = tl.dot(q_rest, k_rest, scores, input_precision="ieee")
-            scores = tl.where(seen[None, :], scores * scale, float("-inf"))
-            new_peak = tl.maximum(peak, tl.max(scores, 1))
-            level = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-            weights = tl.exp2(scores - level[:, None])
-            fade = tl.exp2(peak - level)
-            total = total * fade + tl.sum(weights, 1)
-            if VALUE_IN_KEY:
-                v = k
-            else:
-                value = values + slot[:, None] * VALUE_STRIDE + e[None, :]
-                v = tl.load(value, mask=wanted[:, None] & (e < E)[None, :], other=0.0)
-                v = v.to(PRODUCT)
-            v = tl.where(seen[:, None], v, 0.0)  # nothing times a number that is none is none
-            part = tl.dot(weights.to(PRODUCT), v, part * fade[:, None], input_precision="ieee")
-            peak = new_peak
+            peak, total, part = attend_block(
+                q_first,
+                q_rest,
+                keys + slot * KEY_STRIDE,
+                values + slot * VALUE_STRIDE,
+                wanted,
+                seen[None, :],
+                scale,
+                peak,
+                total,
+                part,
+                D,
+                E,
+                VALUE_IN_KEY,
+                False,
+                PRODUCT,
+                D_FIRST,
+                D_REST,
+                E_WIDE,
+            )
             num_seen += tl.sum(seen.to(tl.int32), 0)
 
         place = row.to(tl.int64) * most_tiles + tile

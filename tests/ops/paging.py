@@ -1,0 +1,54 @@
+"""Random pages for the operators that read and write them: heads of any lengths, in any dtype."""
+
+import torch
+
+from snello.ops.pages import Lists, News, Slots
+
+EMPTY = 2**30
+
+
+def invent_pages(
+    lengths, shape, *, S=16, dtype=torch.float32, evicted=0.0, first_position=0, extra=0
+):
+    """Pages for `lengths[b][k]` tokens of each head, on shuffled pages wider than the shape needs.
+
+    Tokens stand at ascending positions from `first_position` on; slots behind them hold NaN at
+    position EMPTY. `extra` pages are nobody's.
+    """
+    num_held = torch.tensor([[-(-length // S) for length in row] for row in lengths])
+    P, M = int(num_held.sum()) + extra + 1, int(num_held.max()) + 1
+    D, E = shape.key_size, 0 if shape.value_in_key else shape.value_size
+    slots = Slots(
+        torch.randn(P, S, D + 3).to(dtype),
+        torch.randn(P, S, E + 2 * bool(E)).to(dtype),
+        torch.full((P, S), EMPTY, dtype=torch.int32),
+        torch.rand(P, S) < evicted,
+    )
+    pages, order = torch.full((*num_held.shape, M), P - 1), torch.randperm(P - 1).split(1)
+    order = iter(order)
+    for b, row in enumerate(lengths):
+        for k, length in enumerate(row):
+            for column in range(num_held[b, k]):
+                page = next(order)
+                pages[b, k, column] = page
+                first = column * S
+                count = min(S, length - first)
+                positions = torch.arange(first, first + count) + first_position
+                slots.positions[page, :count] = positions.int()
+    is_empty = slots.positions == EMPTY
+    slots.keys[is_empty] = torch.nan
+    slots.values[is_empty] = torch.nan
+    return slots, Lists(pages, num_held)
+
+
+def tell_news(positions, *, rows=None):
+    """One new token of each sequence."""
+    B = len(positions)
+    rows = torch.arange(B) if rows is None else torch.tensor(rows)
+    return News(rows, torch.tensor(positions), torch.arange(B))
+
+
+def mend(slots):
+    """The same with zeros for NaN: the reference multiplies hidden values by 0."""
+    keys, values = slots.keys.nan_to_num(0.0), slots.values.nan_to_num(0.0)
+    return slots._replace(keys=keys, values=values)
