@@ -9,6 +9,8 @@ from snello.cache.pages import OutOfPages
 from snello.policies import Never
 from tests.cache.driving import MIXED, PLAIN, Text, assert_same, plan_chunks, take_plan, take_step
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def make_dense(shapes=MIXED, **given):
     given = {"num_pages": 500, "page_tokens": 4, "max_sequences": 4} | given

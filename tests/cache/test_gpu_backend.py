@@ -5,6 +5,7 @@ import torch
 
 from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
+from snello.config.model import CacheShape
 from snello.policies import Learned
 from tests.cache.driving import MIXED, Text, take_plan
 
@@ -43,10 +44,16 @@ def test_a_memory_reads_and_keeps_what_the_reference_does(kind, device):
 
 
 def test_what_the_kernels_cannot_serve_is_refused_when_the_memory_is_built(device):
-    with pytest.raises(ValueError, match=r"kernels read float32, .* not float64\. Leave backend"):
+    with pytest.raises(ValueError, match=r"kernels read .*, not float64\. Leave the"):
         next(open_both("dense", device, dtype=torch.float64))
 
 
 def test_what_the_fastest_cannot_serve_is_left_to_plain_torch(device):
     common = {**COMMON, "device": device, "dtype": torch.float64}
     assert DenseMemory(MIXED, **common).backend == "reference"
+
+
+def test_keys_wider_than_a_processor_holds_are_refused_when_the_memory_is_built(device):
+    wide = [CacheShape(num_heads=1, key_size=600, value_size=8)]
+    with pytest.raises(ValueError, match="at most 576 numbers, not 600"):
+        DenseMemory(wide, **COMMON, device=device, backend="triton")

@@ -9,6 +9,7 @@ from snello.cache.sparse import SparseMemory
 from snello.cache.store import EMPTY
 from snello.config.model import CacheShape
 from snello.policies import Random
+from tests.cache.conftest import BACKENDS
 from tests.cache.driving import Text, take_step
 
 SHAPES = (
@@ -105,8 +106,9 @@ ACTIONS = st.one_of(
     window_tokens=st.sampled_from([1, 4, 300]),
     shift=st.sampled_from([0, 1]),
     rate=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    backend=st.sampled_from(BACKENDS),
 )
-def test_any_order_of_use_agrees_with_lists(actions, window_tokens, shift, rate):
+def test_any_order_of_use_agrees_with_lists(actions, window_tokens, shift, rate, backend):
     policy = Random(rate)
     naive = Naive(window_tokens, shift, policy)
     memory = SparseMemory(
@@ -117,6 +119,7 @@ def test_any_order_of_use_agrees_with_lists(actions, window_tokens, shift, rate)
         num_pages=NUM_PAGES,
         page_tokens=PAGE_TOKENS,
         max_sequences=MAX_SEQUENCES,
+        backend=backend,
     )
     for action in ["add", *actions]:
         if action == "add":

@@ -10,6 +10,7 @@ from snello.cache.pages import OutOfPages
 from snello.cache.sparse import SparseMemory
 from snello.config.model import CacheShape, Horizon
 from snello.policies import Learned, Never, Random, Window
+from tests.cache.conftest import BACKENDS
 from tests.cache.driving import (
     MIXED,
     PLAIN,
@@ -19,6 +20,9 @@ from tests.cache.driving import (
     take_plan,
     take_step,
 )
+
+CPU = BACKENDS[0]
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def make_texts(*lengths, shapes=MIXED, evicted=0.5):
@@ -235,6 +239,23 @@ def test_numbers_of_one_sequence_cannot_spoil_another():
     assert_same(reads[:1], expected)
     _, reads = take_plan(memory, [good], plan_chunks([good], 3))
     assert_same(reads, expected)
+
+
+def test_one_sequence_reads_the_same_bits_whoever_decodes_beside_it():
+    """On the CPU backend: alone, and in batches that change from step to step."""
+    texts = make_texts(60, 31, 45)
+    memory = make_sparse(backend=CPU)
+    prompts = [[20, 5, 7]]
+    _, alone = take_plan(memory, texts[:1], [[20], *[[1]] * 12])
+    crowd = [[1, step % 2, step % 3 > 0] for step in range(12)]
+    _, together = take_plan(make_sparse(backend=CPU), texts, prompts + crowd)
+    for part, expected in zip(together[0], alone[0], strict=True):
+        assert torch.equal(part, expected)
+
+
+def test_a_backend_that_cannot_serve_is_refused():
+    with pytest.raises(ValueError, match="kernels read float32, bfloat16, not float16"):
+        make_sparse(backend="cpu", dtype=torch.float16)
 
 
 def test_steps_may_be_taken_in_and_out_of_inference_mode():

@@ -23,8 +23,9 @@ TOLERANCE = 1e-4
 ROOM = {"num_pages": 1200, "max_sequences": 6, "page_tokens": 8}
 
 
-def sparse(shapes, window_tokens, policy=Never):
-    return SparseMemory(shapes, window_tokens=window_tokens, shift=1, policy=policy(), **ROOM)
+def sparse(shapes, window_tokens, policy=Never, backend=None):
+    rule = {"window_tokens": window_tokens, "shift": 1, "policy": policy()}
+    return SparseMemory(shapes, **rule, **ROOM, backend=backend)
 
 
 MEMORIES = {
@@ -35,6 +36,7 @@ MORE_MEMORIES = {
     "naive": NaiveMemory,
     "sparse, window longer than the text": lambda shapes: sparse(shapes, 200),
     "sparse, learned to keep": lambda shapes: sparse(shapes, 5, Learned),
+    "sparse, in plain torch": lambda shapes: sparse(shapes, 3, backend="reference"),
 }
 SOME_FAMILIES = ["qwen3", "llama4", "deepseek_v3"]
 

@@ -13,11 +13,12 @@ compiled = pytest.mark.skipif(not load_library().is_loaded, reason=str(load_libr
 BACKENDS = ["reference", "cpu"] if load_library().is_loaded else ["reference"]
 
 
-def read(backend, q, news, counts, fresh, slots, lists, shape, window_tokens):
+def read(backend, q, news, counts, *given):
+    shape = given[-2]
     out = torch.full((*q.shape[:2], shape.value_size), torch.nan)
-    num_seen = torch.zeros(len(counts), dtype=torch.int64)
-    given = q, news, torch.tensor(counts), fresh, slots, lists, shape, window_tokens
-    resolve(backend)(*given, scale=shape.key_size**-0.5, out=out, num_seen=num_seen)
+    num_seen, counts = torch.zeros(len(counts), dtype=torch.int64), torch.tensor(counts)
+    to = {"scale": shape.key_size**-0.5, "out": out, "num_seen": num_seen}
+    resolve(backend)(q, news, counts, *given, **to)
     return out, num_seen
 
 

@@ -25,7 +25,7 @@ class PagedMemory:
     or `budget_bytes`. `backend` is the fastest there is unless it is named; see `ops.native`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (the pool's, and what runs on it)
         self,
         shapes: Sequence[CacheShape],
         *,
@@ -39,7 +39,7 @@ class PagedMemory:
     ) -> None:
         self.shapes = tuple(shapes)
         self.device = torch.device(device)
-        self.backend: Backend = self._choose_backend(dtype, backend)
+        self.backend = _decide(backend, self.device, dtype, self.shapes)
         self.store = PageStore(
             self.shapes,
             num_pages=num_pages,
@@ -109,18 +109,6 @@ class PagedMemory:
                 f"of them different, but the pool gave out {self.store.pool.num_held}."
             )
 
-    def _choose_backend(self, dtype: torch.dtype, wanted: Backend | None) -> Backend:
-        """What was asked for, or the fastest that serves these pages."""
-        backend = wanted or choose_backend(self.device)
-        widest = max(shape.key_size for shape in self.shapes)
-        refusal = explain_refusal(backend, self.device, dtype, widest)
-        if refusal is not None and wanted is not None:
-            raise ValueError(
-                f"backend {backend!r} was asked for: {refusal}. Leave backend out, or choose "
-                "'reference'."
-            )
-        return backend if refusal is None else "reference"
-
     def _arrange(self, sequences: Sequence[int], counts: Sequence[int]) -> Layout:
         starts = [self._roster.length(sequence) for sequence in sequences]
         return arrange(sequences, starts, counts, self.device)
@@ -140,3 +128,20 @@ class PagedMemory:
         self.meters.count_live(layout.sequences, num_live, self.num_bytes_in_use)
         num_pages = self.table.num_held[:, layout.sequences].sum((0, 2))
         self.meters.count_pages(layout.sequences, num_pages)
+
+
+def _decide(
+    wanted: Backend | None, device: torch.device, dtype: torch.dtype, shapes: Sequence[CacheShape]
+) -> Backend:
+    """The backend that was asked for, or else the fastest, if it serves such pages."""
+    backend = wanted or choose_backend(device)
+    widest = max(shape.key_size for shape in shapes)
+    refusal = explain_refusal(backend, device, dtype, widest)
+    if refusal is None:
+        return backend
+    if wanted is not None:
+        raise ValueError(
+            f"backend {backend!r} was asked for, but {refusal}. Leave the backend out, or choose "
+            "'reference'."
+        )
+    return "reference"

@@ -5,9 +5,6 @@ Who recorded the first (a CUDA graph) can then play it for the second. Knows not
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Int
-from torch import Tensor
-
 from snello.cache.layout import Layout
 from snello.cache.work import Work
 

@@ -29,8 +29,8 @@ from snello.policies import Policy
 class SparseMemory(PagedMemory):
     """The tokens that are alive, and no others.
 
-    Invariant: see `Heads`; `num_survivors` counts what lies in survivor pages. Between steps no head
-    holds a spare page.
+    Invariant: see `Heads`; `num_survivors` counts what lies in survivor pages. Between steps no
+    head holds a spare page.
     """
 
     def __init__(  # noqa: PLR0913  (the rule's three, and the pool's)

@@ -16,8 +16,8 @@ class PageTable:
     """For each layer, sequence and head, the pages it holds, padded with the blank page.
 
     Invariant: `pages[l, b, k, : num_held[l, b, k]]` are held, all entries behind are blank, and no
-    page stands twice. Heads that a layer does not have hold nothing. `layers` shows the same memory,
-    layer by layer.
+    page stands twice. Heads that a layer does not have hold nothing. `layers` shows the same
+    memory, layer by layer.
     """
 
     def __init__(
