@@ -131,6 +131,7 @@ def read_tiles(
                 VALUE_IN_KEY,
                 False,
                 PRODUCT,
+                "ieee",
                 D_FIRST,
                 D_REST,
                 E_WIDE,
