@@ -10,6 +10,7 @@ from snello.policies import Learned
 from tests.cache.driving import MIXED, Text, take_plan
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.gpu
 COMMON = {"max_sequences": 3, "num_pages": 300, "page_tokens": 4}
 PLAN = [[13, 9], [4, 0], *[[1, 1]] * 4]
 

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from snello.config.engine import SamplingConfig
+from snello.engine.engine import Engine
 from snello.engine.replay import Replayer, can_record, choose_compute
+from tests.engine.conftest import build_decoder, open_memory
 
 LONG = SamplingConfig(max_new_tokens=40)
 
@@ -69,3 +71,19 @@ def test_only_a_gpu_records(bench):
     engine = bench.open()
     assert not can_record(engine.decoder, engine.memory)
     assert choose_compute(engine.decoder, engine.memory) is engine.decoder
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a graph can be recorded on a GPU only")
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_recorded_graph_gives_what_its_steps_give_one_by_one(prompts, kind):
+    decoder = build_decoder().to("cuda")
+    replies = []
+    for is_recorded in (True, False):
+        memory = open_memory(decoder, kind, device="cuda")
+        assert memory.backend == "triton"
+        engine = Engine(decoder, memory, seed=0)
+        if not is_recorded:
+            engine._runner._compute = decoder
+        replies.append([c.token_ids for c in engine.generate(prompts, LONG)])
+    assert replies[0] == replies[1]

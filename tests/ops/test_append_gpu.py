@@ -8,6 +8,7 @@ from snello.ops.append import resolve
 from snello.ops.pages import Lists, News, Slots, Tails
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.gpu
 EMPTY = 2**30
 SHAPE = CacheShape(num_heads=2, key_size=5, value_size=3)
 LATENT = CacheShape(num_heads=1, key_size=6, value_size=4, value_in_key=True)

@@ -10,6 +10,7 @@ from tests.ops.page_scene import place, widen
 from tests.ops.paging import invent_pages, mend, tell_news
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.gpu
 
 
 def read(backend, device, given, slots, rule):

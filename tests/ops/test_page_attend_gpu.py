@@ -8,6 +8,7 @@ from snello.ops.page_attend import resolve
 from tests.ops.page_scene import build_scene
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.gpu
 RAGGED = [[1, 63], [0, 200], [128, 5]]
 
 
