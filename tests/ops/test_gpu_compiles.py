@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
-MOST_STACK_BYTES = {"append_to_heads": 0, "merge_parts": 0, "read_tiles": 16, "read_chunks": 512}
+MOST_STACK_BYTES = {"append_to_heads": 0, "merge_parts": 0, "read_tiles": 16, "read_chunks": 768}
 """For each thread; more means that numbers go to memory and back within a loop."""
 
 

@@ -274,6 +274,6 @@ def attend_chunks(
         D_FIRST=max(16, triton.next_power_of_2(first_size)),
         D_REST=max(16, triton.next_power_of_2(rest_size)) if rest_size else 0,
         E_WIDE=max(16, triton.next_power_of_2(shape.value_size)),
-        num_warps=8 if is_wide else 4,
+        num_warps=8 if is_wide or q.element_size() > 2 else 4,
         num_stages=2,
     )
