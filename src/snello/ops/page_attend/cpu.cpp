@@ -131,8 +131,12 @@ int64_t list_seen(const Call& call, const Tile& tile, std::vector<uint32_t>& see
   const int64_t query = call.query_positions[b];
   const int64_t row = call.lists.row(call.sequences[b], tile.row % call.num_heads);
   int64_t count = 0;
+  const int64_t* pages = call.lists.pages + row * call.lists.width;
   for (int64_t column = tile.first; column < tile.last; ++column) {
-    const int64_t first = call.lists.pages[row * call.lists.width + column] * S;
+    __builtin_prefetch(call.slots.positions + pages[column] * S);
+  }
+  for (int64_t column = tile.first; column < tile.last; ++column) {
+    const int64_t first = pages[column] * S;
     for (int64_t slot = first; slot < first + S; ++slot) {
       const int32_t position = call.slots.positions[slot];
       seen[count] = static_cast<uint32_t>(slot);
