@@ -46,13 +46,13 @@ def build_decoder(seed=0, max_positions=512):
     return decoder.eval().requires_grad_(False)
 
 
-def open_memory(decoder, kind="sparse", num_pages=2000, max_sequences=64):
+def open_memory(decoder, kind="sparse", num_pages=2000, max_sequences=64, device="cpu"):
     common = {
         "num_pages": num_pages,
         "page_tokens": 4,
         "max_sequences": max_sequences,
         "dtype": torch.float32,
-        "device": "cpu",
+        "device": device,
     }
     if kind == "dense":
         return DenseMemory(decoder.cache_shapes, **common)

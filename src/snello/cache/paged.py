@@ -18,10 +18,7 @@ from snello.cache.roster import Roster
 from snello.cache.store import PageStore
 from snello.cache.table import PageTable
 from snello.config.model import CacheShape
-from snello.ops.native import Backend, choose_backend, load_library
-
-KERNEL_DTYPES = (torch.float32, torch.bfloat16)
-"""What compiled kernels read from pages; anything else is read by plain torch."""
+from snello.ops.native import Backend, choose_backend, explain_refusal
 
 
 class PagedMemory:
@@ -48,7 +45,7 @@ class PagedMemory:
     ) -> None:
         self.shapes = tuple(shapes)
         self.device = torch.device(device)
-        self.backend = _decide(backend, self.device, dtype)
+        self.backend = _decide(backend, self.device, dtype, self.shapes)
         self.store = PageStore(
             self.shapes,
             num_pages=num_pages,
@@ -72,6 +69,11 @@ class PagedMemory:
     def peak_bytes(self) -> int:
         """The most bytes that were in use after any step."""
         return self.meters.peak_bytes
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """What is replaced when memory moves: who recorded addresses compares it by identity."""
+        return self.table.pages, self.store.keys
 
     def kv_reads(self, sequence: int) -> float:
         """Tokens read so far by a sequence; see `Meters`."""
@@ -263,17 +265,18 @@ class PagedMemory:
         self.meters.count_pages(layout.sequences, num_pages)
 
 
-def _decide(backend: Backend | None, device: torch.device, dtype: torch.dtype) -> Backend:
-    """The backend that was asked for, or else the fastest that serves this device and dtype."""
-    if backend is None:
-        return choose_backend(device) if dtype in KERNEL_DTYPES else "reference"
-    library = load_library()
-    serves = device.type == "cpu" and dtype in KERNEL_DTYPES and library.is_loaded
-    if backend == "cpu" and not serves:
+def _decide(
+    wanted: Backend | None, device: torch.device, dtype: torch.dtype, shapes: Sequence[CacheShape]
+) -> Backend:
+    """The backend that was asked for, or else the fastest, if it serves such pages."""
+    backend = wanted or choose_backend(device)
+    widest = max(shape.key_size for shape in shapes)
+    refusal = explain_refusal(backend, device, dtype, widest)
+    if refusal is None:
+        return backend
+    if wanted is not None:
         raise ValueError(
-            f"backend 'cpu' was asked for on device '{device}' with dtype {dtype}; the compiled "
-            "kernels serve float32 and bfloat16 on device 'cpu'"
-            f"{'' if library.is_loaded else f', and are not there: {library.reason}'}. Leave the "
-            "backend out, or choose 'reference'."
+            f"backend {backend!r} was asked for, but {refusal}. Leave the backend out, or choose "
+            "'reference'."
         )
-    return backend
+    return "reference"

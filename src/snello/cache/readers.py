@@ -82,8 +82,9 @@ class TiledReader:
 
 @dataclass(frozen=True, slots=True)
 class KernelReader:
-    """Compiled kernels that read the pages where they are."""
+    """Compiled kernels that read the pages where they are; on CPU they compute in float32."""
 
+    backend: Backend
     store: PageStore
     table: PageTable
     shapes: tuple[CacheShape, ...]
@@ -92,8 +93,9 @@ class KernelReader:
     attend_chunks: Callable[..., None]
 
     def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
-        """In float32, whatever the queries are."""
-        return torch.empty(*q.shape[:2], shape.value_size)
+        """In the numbers that the kernels compute in."""
+        dtype = torch.float32 if self.backend == "cpu" else q.dtype
+        return q.new_empty(*q.shape[:2], shape.value_size, dtype=dtype)
 
     def read(
         self,
@@ -106,7 +108,7 @@ class KernelReader:
         out: Float[Tensor, "T H E"],
     ) -> None:
         """As `PageReader.read`."""
-        q, slots, lists = q.float(), self.store.slots, self.table.layers[layer]
+        q, slots, lists = q.to(out.dtype), self.store.slots, self.table.layers[layer]
         shape, to = self.shapes[layer], {"scale": scale, "out": out, "num_seen": work.num_seen}
         if work.group.is_decode:
             self.attend_pages(q, work.news, slots, lists, shape, **to)
@@ -125,6 +127,7 @@ def open_reader(
 ) -> PageReader:
     """Choose who reads."""
     given = store, table, shapes, window_tokens
-    if backend == "cpu":
-        return KernelReader(*given, page_attend.resolve(backend), chunk_attend.resolve(backend))
-    return TiledReader(*given)
+    if backend == "reference":
+        return TiledReader(*given)
+    kernels = page_attend.resolve(backend), chunk_attend.resolve(backend)
+    return KernelReader(backend, *given, *kernels)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
+from snello.engine.replay import choose_compute
 from snello.engine.sampler import Ask, sample
 from snello.engine.scheduler import Batch, Share
 from snello.engine.scores import TokenLogprobs, score_tokens
@@ -33,6 +34,7 @@ class Runner:
         self, decoder: Decoder, memory: DenseMemory | SparseMemory, device: torch.device
     ) -> None:
         self._decoder = decoder
+        self._compute = choose_compute(decoder, memory)
         self._memory = memory
         self._device = device
 
@@ -41,7 +43,7 @@ class Runner:
 
         Threads are told what has been stored; logits exist only for rows that are sampled.
         """
-        hidden = self._decoder(self._gather_tokens(batch.shares), batch.step)
+        hidden = self._compute(self._gather_tokens(batch.shares), batch.step)
         self._memory.commit(batch.step)
         spoiled = batch.step.promise.spoiled
         ends = accumulate(share.num_tokens for share in batch.shares)

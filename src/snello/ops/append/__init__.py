@@ -16,6 +16,8 @@ def resolve(backend: Backend) -> Callable[..., None]:
     """Return the function of a backend; called once, when a memory is built."""
     if backend == "cpu":
         from snello.ops.append.cpu import append_token
+    elif backend == "triton":
+        from snello.ops.append.triton import append_token
     else:
         from snello.ops.append.reference import append_token
     return append_token

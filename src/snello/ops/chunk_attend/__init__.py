@@ -14,6 +14,8 @@ def resolve(backend: Backend) -> Callable[..., None]:
     """Return the function of a backend; called once, when a memory is built."""
     if backend == "cpu":
         from snello.ops.chunk_attend.cpu import attend_chunks
+    elif backend == "triton":
+        from snello.ops.chunk_attend.triton import attend_chunks
     else:
         from snello.ops.chunk_attend.reference import attend_chunks
     return attend_chunks
