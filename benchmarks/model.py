@@ -58,6 +58,8 @@ SPREAD = 20.0
 """With uneven heads, the head that keeps most keeps this many times what the least keeps."""
 OFFSET = -5.0
 """Negative, so that a reading of zero is a mark: then a scaled random row marks most tokens."""
+MOST_KEPT = 0.5
+"""So no head can keep more than half: at factor 4 there are no uneven heads."""
 NUM_CALIBRATION_TOKENS = 1024
 
 
@@ -101,7 +103,9 @@ def main(options: ModelOptions) -> None:
         options.factors, options.windows, (False, True)
     ):
         folder = base.parent / name_adapter(factor, window_tokens, is_uneven=is_uneven)
-        if (folder / "sparsity_config.json").exists():
+        num_heads = SHAPES[options.shape]["num_key_value_heads"]
+        most_kept = max(choose_shares(factor, num_heads, is_uneven=is_uneven))
+        if most_kept >= MOST_KEPT or (folder / "sparsity_config.json").exists():
             continue
         streams = streams or record_streams(base, NUM_CALIBRATION_TOKENS)
         write_forced(folder, base, streams, factor, window_tokens, is_uneven=is_uneven)

@@ -41,31 +41,32 @@ class Ours:
     """
 
     def __init__(self, setting: Setting, adapter: Path, kind: MemoryKind) -> None:
-        self._setting, self._adapter, self._kind = setting, adapter, kind
-        self._kept = read_kept(adapter)
+        self._setting, self.adapter, self._kind = setting, adapter, kind
+        self.kept = read_kept(adapter)
         self.config = read_model_config(adapter.parent / "base")
         self.name = "dense" if kind == "dense" else adapter.name
-        self.served: Served | None = None
+        self._served: Served | None = None
 
     def serve(self, num_threads: int, context_tokens: int) -> Served:
         """Build the engine with room for so many threads of such length."""
         pool_mib = self._size_pool(num_threads, context_tokens)
+        return self.serve_budget(pool_mib, max_sequences=num_threads)
+
+    def serve_budget(self, pool_mib: int, *, max_sequences: int) -> Served:
+        """Build the engine with a pool of this size."""
         config = self._setting.build_config(
-            memory=self._kind,
-            kv_memory_mib=pool_mib,
-            max_sequences=num_threads,
-            max_batch_tokens=max(2048, num_threads),
+            memory=self._kind, kv_memory_mib=pool_mib, max_sequences=max_sequences
         )
-        self.served = serve(self._adapter, config)
-        return self.served
+        self._served = serve(self.adapter, config)
+        return self._served
 
     def open(self, num_threads: int, context_tokens: int, num_steps: int) -> dict[str, Any]:
         """Fill the memory, and let the first step sample a token for each thread."""
         served = self.serve(num_threads, context_tokens + num_steps + 1)
-        filler = Filler(served.engine.memory, self._kept)
+        filler = Filler(served.engine.memory, self.kept)
         generator = torch.Generator().manual_seed(num_threads)
         sampling = SamplingConfig(
-            temperature=1.0, seed=0, max_new_tokens=num_steps + 2, **self._ignore_end()
+            temperature=1.0, seed=0, max_new_tokens=num_steps + 2, **self.ignore_end()
         )
         for _ in range(num_threads):
             ids = torch.randint(self.config.vocab_size, (context_tokens,), generator=generator)
@@ -74,7 +75,7 @@ class Ours:
 
     def step(self, count: int) -> list[float]:
         """Take steps of the engine, sampling included."""
-        engine = self._running().engine
+        engine = self.running.engine
         seconds: list[float] = []
         for _ in range(count):
             start = time.perf_counter()
@@ -86,27 +87,18 @@ class Ours:
 
     def traffic(self) -> Traffic:
         """Weights in their format, and the tokens that are alive in each head."""
-        memory = self._running().engine.memory
-        num_live = sum(int(memory.num_live_tokens(number).sum()) for number in self._sequences())
-        stored = str(memory.store.keys.dtype).removeprefix("torch.")
-        group = getattr(self._setting.build_config(), "weights_group", None)
-        return Traffic(
-            weight_bytes=weight_bytes(self.config, self._setting.weights, group),
-            kv_bytes=num_live * token_bytes(self.config, stored),
-        )
+        stored = str(self.running.engine.memory.store.keys.dtype).removeprefix("torch.")
+        kv_bytes = self.count_tokens()[1] * token_bytes(self.config, stored)
+        return Traffic(weight_bytes=self.weight_bytes(), kv_bytes=kv_bytes)
 
     def measure_memory(self) -> dict[str, Any]:
         """Return how much is alive, as the memory counts it."""
-        memory = self._running().engine.memory
-        lengths = [memory.length(number) for number in self._sequences()]
-        live = [
-            float(memory.num_live_tokens(number).sum()) / self._num_heads()
-            for number in self._sequences()
-        ]
+        num_tokens, num_live = self.count_tokens()
+        num_heads = self.config.num_layers * self.config.num_kv_heads
         return {
-            "factor_measured": round(sum(lengths) / sum(live), 2),
-            "live_tokens": round(fmean(live), 1),
-            "memory_mb": round(memory.num_bytes_in_use / 1e6, 1),
+            "factor_measured": round(num_tokens * num_heads / num_live, 2),
+            "live_tokens": round(num_live / num_heads / len(self._sequences()), 1),
+            "memory_mb": round(self.running.engine.memory.num_bytes_in_use / 1e6, 1),
         }
 
     def settings(self) -> dict[str, Any]:
@@ -121,22 +113,39 @@ class Ours:
 
     def close(self) -> None:
         """Drop the engine with its pool."""
-        self.served = None
+        self._served = None
 
-    def _running(self) -> Served:
-        assert self.served is not None, "open it first"
-        return self.served
+    @property
+    def running(self) -> Served:
+        """The engine that is open."""
+        assert self._served is not None, "open it first"
+        return self._served
+
+    @property
+    def num_requests(self) -> int:
+        """How many requests are unfinished, waiting ones included."""
+        return len(self.running.engine._requests)
+
+    def weight_bytes(self) -> float:
+        """Return what a step must read of the weights."""
+        group = getattr(self._setting.build_config(), "weights_group", None)
+        return weight_bytes(self.config, self._setting.weights, group)
+
+    def count_tokens(self) -> tuple[int, int]:
+        """Return how many tokens all threads were given, and how many all their heads hold."""
+        memory = self.running.engine.memory
+        handles = self._sequences()
+        num_live = sum(int(memory.num_live_tokens(handle).sum()) for handle in handles)
+        return sum(memory.length(handle) for handle in handles), num_live
 
     def _sequences(self) -> list[int]:
         """The memory's handles of all threads."""
-        requests = self._running().engine._requests.values()
+        requests = self.running.engine._requests.values()
         handles = [request.thread.memory_sequence for request in requests]
         return [handle for handle in handles if handle is not None]
 
-    def _num_heads(self) -> int:
-        return self.config.num_layers * self.config.num_kv_heads
-
-    def _ignore_end(self) -> dict[str, Any]:
+    def ignore_end(self) -> dict[str, Any]:
+        """Return the field of SamplingConfig that lets no reply end by chance, if there is one."""
         has_field = "ignore_eos" in SamplingConfig.__dataclass_fields__
         return {"ignore_eos": True} if has_field else {}
 
@@ -146,7 +155,7 @@ class Ours:
         dense = dense_kv_bytes(self.config, 1, stored)
         num_live, num_spare = float(context_tokens), 64.0
         if self._kind != "dense":
-            share = fmean(fmean(heads) for heads in self._kept)
+            share = fmean(fmean(heads) for heads in self.kept)
             window = self._setting.window
             num_live = min(context_tokens, window) + share * max(0, context_tokens - window)
         most = num_threads * (num_live + num_spare) + CHUNK_TOKENS

@@ -81,7 +81,7 @@ class Peer:
             if not path.exists():
                 raise ValueError(f"{label} needs {path}; run benchmarks/peers/install.sh {home}.")
         self.name, self._recipe = label, recipe
-        self._config = read_model_config(home / "models" / "base")
+        self.config = read_model_config(home / "models" / "base")
         self._weight_bytes = (home / recipe.weights).stat().st_size
         self._size = (0, 0)
         command = [python, RUNNERS / f"run_{recipe.runner}.py", "--model", model]
@@ -91,7 +91,7 @@ class Peer:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._settings = self._read()
-        check_shape(self._settings.pop("shape"), self._config, label)
+        check_shape(self._settings.pop("shape"), self.config, label)
 
     def open(self, num_threads: int, context_tokens: int, num_steps: int) -> dict[str, Any]:
         """Let it read random prompts, really."""
@@ -109,7 +109,7 @@ class Peer:
     def traffic(self) -> Traffic:
         """Its weight file, once, and all tokens of all threads."""
         num_threads, context_tokens = self._size
-        kv_bytes = dense_kv_bytes(self._config, num_threads * context_tokens, self._recipe.kv)
+        kv_bytes = dense_kv_bytes(self.config, num_threads * context_tokens, self._recipe.kv)
         return Traffic(weight_bytes=self._weight_bytes, kv_bytes=kv_bytes)
 
     def settings(self) -> dict[str, Any]:

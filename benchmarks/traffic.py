@@ -37,8 +37,8 @@ class Traffic:
         }
 
 
-def count_weights(config: ModelConfig) -> int:
-    """Count the numbers of all matrices that a step multiplies by, the output matrix included.
+def count_weights(config: ModelConfig, *, has_output: bool = True) -> int:
+    """Count the numbers of all matrices that a step multiplies by, with the output matrix or not.
 
     Raises:
         ValueError: a model with experts or latent attention, which read other amounts.
@@ -48,7 +48,14 @@ def count_weights(config: ModelConfig) -> int:
     hidden, size = config.hidden_size, config.head_size
     attention = 2 * hidden * size * (config.num_heads + config.num_kv_heads)
     feed_forward = (3 if config.mlp_gated else 2) * hidden * config.mlp_size
-    return config.num_layers * (attention + feed_forward) + config.vocab_size * hidden
+    output = config.vocab_size * hidden if has_output else 0
+    return config.num_layers * (attention + feed_forward) + output
+
+
+def count_attention(config: ModelConfig, num_tokens: int) -> int:
+    """Count the operations of dense causal attention over a whole text: scores and values."""
+    pairs = num_tokens * (num_tokens + 1) // 2
+    return 4 * pairs * config.num_layers * config.num_heads * config.head_size
 
 
 def weight_bytes(config: ModelConfig, weights: str, group: int | None = None) -> float:
