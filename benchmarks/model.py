@@ -37,7 +37,7 @@ SHAPES: dict[str, dict[str, int]] = {
         "vocab_size": 32_000, "max_position_embeddings": 40_960,
     },
     "tiny": {
-        "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96,
+        "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
         "vocab_size": 1_024, "max_position_embeddings": 40_960,
     },

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.filling import CHUNK_TOKENS, Filler, add_filled
+from benchmarks.filling import Filler, add_filled
 from benchmarks.setting import Setting
 from benchmarks.traffic import Traffic, dense_kv_bytes, token_bytes, weight_bytes
 from snello.config.engine import MemoryKind, SamplingConfig
@@ -19,7 +19,9 @@ from snello.engine.request import Token
 from snello.models.adapter import read_card
 from snello.models.families import read_model_config
 
-POOL_SLACK = 1.1
+POOL_SLACK = 1.25
+MOST_PROMPT_TOKENS = 2048
+"""A step that reads a prompt must have room even if it keeps everything."""
 
 
 def read_kept(adapter: Path) -> list[list[float]]:
@@ -158,7 +160,7 @@ class Ours:
             share = fmean(fmean(heads) for heads in self.kept)
             window = self._setting.window
             num_live = min(context_tokens, window) + share * max(0, context_tokens - window)
-        most = num_threads * (num_live + num_spare) + CHUNK_TOKENS
+        most = num_threads * (num_live + num_spare) + MOST_PROMPT_TOKENS
         return int(most * dense * POOL_SLACK / 2**20) + 1
 
 

@@ -71,6 +71,10 @@ class OpenVino:
         return sum(self._count_new())
 
     def close(self) -> None:
+        for handle in self._handles:
+            handle.cancel()
+        while self._pipe.has_non_finished_requests():
+            self._pipe.step()
         self._handles.clear()
         self._pipe = None
 

@@ -77,29 +77,50 @@ class TestFilling:
                 count = int(kept[start:end, head].sum())
                 assert abs(count - share * (end - start)) <= 1.0
 
-    def test_sparse_memory_holds_the_window_and_the_share_behind_it(self):
+    @pytest.mark.parametrize("num_tokens", [1, 8, 9, 10, 2500])
+    def test_sparse_memory_holds_the_window_and_the_share_behind_it(self, num_tokens):
         memory = sparse()
-        sequence = memory.add()
-        Filler(memory, KEPT).append(sequence, 2500)
+        sequence = Filler(memory, KEPT).open(num_tokens)
         memory.check()
-        assert memory.length(sequence) == 2500
+        assert memory.length(sequence) == num_tokens
         live = memory.num_live_tokens(sequence)
-        expected = 9 + torch.tensor(KEPT) * (2500 - 9)
+        behind = max(0, num_tokens - 9)
+        expected = min(num_tokens, 9) + torch.tensor(KEPT) * behind
         assert (live - expected).abs().max() <= 1.0
+        shown = memory.portrait(sequence)[0][0]
+        assert len(shown) == live[0, 0]
+        assert shown[-9:] == list(range(max(0, num_tokens - 9), num_tokens))
+
+    def test_a_filled_sequence_goes_on_as_any_other(self):
+        """Heads keep what they kept, and lose what was marked in the window it left."""
+        memory = sparse()
+        sequence = Filler(memory, KEPT).open(100)
+        before = memory.portrait(sequence)
+        for _ in range(12):
+            step = memory.begin([sequence], [1])
+            for layer in range(3):
+                step.attend(layer, *torch.randn(3, 1, 2, 4), None, scale=0.5)
+            memory.commit(step)
+        memory.check()
+        after = memory.portrait(sequence)
+        kept = spread_evenly(torch.arange(100), KEPT[1], layer=1)
+        for head in range(2):
+            old = [position for position in before[1][head] if position < 91]
+            gone = [p for p in range(91, 100) if kept[p, head] or p == 99]
+            assert after[1][head] == [*old, *gone, *range(100, 112)]
 
     def test_dense_memory_holds_all(self):
         memory = DenseMemory(SHAPES, max_sequences=1, num_pages=2000, page_tokens=8)
-        sequence = memory.add()
-        Filler(memory, KEPT).append(sequence, 1500)
+        sequence = Filler(memory, KEPT).open(1500)
         memory.check()
         assert memory.portrait(sequence)[2][1] == list(range(1500))
+        positions = memory.store.positions[memory.table.pages[2, sequence, 1]].flatten()
+        assert positions[:1500].tolist() == list(range(1500))
 
-    def test_what_does_not_fit_raises_and_can_be_released(self):
+    def test_what_does_not_fit_changes_nothing(self):
         memory = sparse(num_pages=40)
-        sequence = memory.add()
         with pytest.raises(OutOfPages):
-            Filler(memory, KEPT).append(sequence, 2500)
-        memory.release(sequence)
+            Filler(memory, KEPT).open(2500)
         memory.check()
         assert memory.num_bytes_in_use == 0
 
