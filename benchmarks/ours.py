@@ -104,13 +104,10 @@ class Ours:
         }
 
     def settings(self) -> dict[str, Any]:
-        """What the engine was built with."""
+        """Return formats, limits and kernels, as every engine of this setting has them."""
         config = self._setting.build_config()
-        chosen = {
-            name: str(getattr(config, name))
-            for name in ("dtype", "weights", "weights_group", "kv_dtype", "page_tokens")
-            if hasattr(config, name)
-        }
+        names = ("dtype", "weights", "weights_group", "page_tokens", "max_batch_tokens")
+        chosen = {name: str(getattr(config, name)) for name in names if hasattr(config, name)}
         return chosen | {"who": "snello", "backend": describe_backend()}
 
     def close(self) -> None:
