@@ -111,7 +111,7 @@ def report(
 
 def label(who: Contestant, options: Setting) -> str:
     """Name a contestant; ours with the format of their weights."""
-    return f"snello-{options.weights} {who.name}" if isinstance(who, Ours) else who.name
+    return f"{options.label} {who.name}" if isinstance(who, Ours) else who.name
 
 
 if __name__ == "__main__":

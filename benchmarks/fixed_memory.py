@@ -226,7 +226,7 @@ def report(
         "settings": service.ours.settings(),
     }
     case = {
-        "who": f"snello-{options.weights} {service.ours.name}",
+        "who": f"{options.label} {service.ours.name}",
         "budget_mib": options.budget_mib,
         "median_tokens": options.median_tokens,
         "most_tokens": options.most_tokens,

@@ -10,11 +10,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
-
-import torch
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -50,7 +49,7 @@ def record(
         "question": question, "case": case, "unit": unit,
         **{name: round(value, 4) for name, value in summarize(samples).items()},
         "n": len(samples), **figures,
-        "device": describe_device(), "torch": torch.__version__, "commit": read_commit(),
+        "device": describe_device(), "torch": version("torch"), "commit": read_commit(),
         "command": " ".join([f"python -m benchmarks.{question}", *sys.argv[1:]]),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_1min": round(os.getloadavg()[0], 2),

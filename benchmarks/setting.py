@@ -40,6 +40,11 @@ class Setting:
     results: Path = RESULTS
     """Where lines are appended; name a folder outside of the repository for a trial."""
 
+    @property
+    def label(self) -> str:
+        """Name our engine with its formats, so that lines of different ones are told apart."""
+        return "/".join([f"snello-{self.weights}", *(value for _, value in self.engine)])
+
     def find_adapter(self, factor: int, *, is_uneven: bool = False) -> Path:
         """Return the folder of the adapter with this factor and the setting's window.
 

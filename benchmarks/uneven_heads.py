@@ -70,7 +70,7 @@ def main(options: Options) -> None:
             "settings": pair[0].settings(),
         }
         case = {
-            "who": f"snello-{options.weights}",
+            "who": options.label,
             "threads": num_threads,
             "context": context_tokens,
             "factor": options.factor,
