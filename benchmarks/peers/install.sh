@@ -19,16 +19,18 @@ if [ ! -e transformers ]; then
 fi
 
 # [openvino)  and a second environment that converts; torchvision would be of another torch
-if [ ! -e openvino ]; then
+if [ ! -e openvino/ready ]; then
   $python -m venv openvino
   openvino/bin/pip install --quiet openvino-genai==2026.4.1.0
+  touch openvino/ready
 fi
-if [ ! -e convert ]; then
+if [ ! -e convert/ready ]; then
   $python -m venv convert
   convert/bin/pip install --quiet "$torch"
   convert/bin/pip install --quiet -c torch.txt 'transformers>=5.5,<5.6' optimum-intel==2.2.0 \
     nncf==3.4.0 openvino-tokenizers==2026.4.1.0 gguf sentencepiece
   convert/bin/pip uninstall --quiet --yes torchvision || true
+  touch convert/ready
 fi
 for bits in int8 int4 fp16; do
   if [ ! -e "models/openvino-$bits/openvino_model.bin" ]; then
@@ -39,20 +41,21 @@ for bits in int8 int4 fp16; do
 done
 
 # [llama)  built for this processor from its source package, which carries the converter
-if [ ! -e llama ]; then
+if [ ! -e llama/ready ]; then
   $python -m venv llama
   CMAKE_ARGS=-DGGML_NATIVE=ON nice -n 19 llama/bin/pip install --quiet \
     --no-binary llama-cpp-python llama-cpp-python==0.3.36
+  touch llama/ready
 fi
-if [ ! -e llama-source ]; then
+if [ ! -e llama-source/vendor ]; then
   llama/bin/pip download --quiet --no-deps --no-binary llama-cpp-python -d sdist \
     llama-cpp-python==0.3.36
-  mkdir llama-source
+  mkdir -p llama-source
   tar -xzf sdist/llama_cpp_python-*.tar.gz -C llama-source --strip-components 1
 fi
 if [ ! -e models/q8_0.gguf ]; then
   convert/bin/python "$scripts/convert_llama.py" llama-source/vendor/llama.cpp models/base \
     models/bf16.gguf > log/gguf.log 2>&1
-  llama/bin/python "$scripts/quantize_llama.py" models/bf16.gguf models > log/gguf.log 2>&1
+  llama/bin/python "$scripts/quantize_llama.py" models/bf16.gguf models >> log/gguf.log 2>&1
   rm models/bf16.gguf
 fi
