@@ -1,6 +1,6 @@
-"""Timing cases side by side, and a line of JSON for each result.
+"""One line of evidence: what was measured, on what, from which commit, by which command.
 
-Knows nothing of what is timed.
+Knows nothing of how it was measured.
 """
 
 import json
@@ -8,64 +8,78 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from statistics import quantiles
+from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleave(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each case, sorted; cases take turns, so that all meet the same machine."""
-    for case in cases.values():
-        case()
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
-        for name, case in cases.items():
-            started = time.perf_counter()
-            case()
-            times[name].append(time.perf_counter() - started)
-    return {name: sorted(seconds) for name, seconds in times.items()}
+def summarize(samples: Sequence[float]) -> dict[str, float]:
+    """Return the 20th, 50th and 80th percentile of samples; one sample is all three."""
+    if len(samples) == 1:
+        return dict.fromkeys(("p20", "p50", "p80"), samples[0])
+    cuts = quantiles(samples, n=10, method="inclusive")
+    return {"p20": cuts[1], "p50": cuts[4], "p80": cuts[7]}
 
 
-def quantile(ordered: list[float], share: float) -> float:
-    """The value below which this share lies."""
-    return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+def record(
+    folder: Path,
+    question: str,
+    unit: str,
+    samples: Sequence[float],
+    *,
+    case: dict[str, Any],
+    figures: dict[str, Any],
+) -> dict[str, Any]:
+    """Append a line to `folder/question.jsonl` and return it.
 
-
-def append(benchmark: str, case: str, seconds: list[float], **facts: object) -> None:
-    """Add one line to the benchmark's file of results."""
-    line = {
-        "case": case,
-        "p20_ms": round(quantile(seconds, 0.2) * 1e3, 4),
-        "p50_ms": round(quantile(seconds, 0.5) * 1e3, 4),
-        "p80_ms": round(quantile(seconds, 0.8) * 1e3, 4),
-        **facts,
-        "device": describe_device(),
-        "commit": find_commit(),
-        "command": " ".join(["python", *sys.argv]),
-    }
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{benchmark}.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    Args:
+        folder: `RESULTS`, or a place outside of the repository for a trial.
+        question: the file that asks.
+        unit: of the samples.
+        samples: as measured, one by one.
+        case: what was varied.
+        figures: what was measured beside, with units in the names.
+    """
+    row = {
+        "question": question, "case": case, "unit": unit,
+        **{name: round(value, 4) for name, value in summarize(samples).items()},
+        "n": len(samples), **figures,
+        "device": describe_device(), "torch": version("torch"), "commit": read_commit(),
+        "command": " ".join([f"python -m benchmarks.{question}", *sys.argv[1:]]),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{question}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    return row
 
 
 def describe_device() -> str:
-    """The processor's name and how many of its cores are seen."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return platform.processor()
+    """Name the processor, its cores, its best instruction set and its memory."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        fields = dict(
+            line.replace("\t", "").split(": ", 1)
+            for line in cpuinfo.read_text(encoding="utf-8").splitlines()
+            if ": " in line
+        )
+        signs = [sign for sign in ("avx512_vnni", "avx512_bf16", "avx2") if sign in fields["flags"]]
+        family = f"family {fields['cpu family']} model {fields['model']}"
+        name = f"{fields['model name']} {family}, {'/'.join(signs[:2])}"
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{name}, {os.cpu_count()} cores, {memory_gib:.0f} GiB"
 
 
-def find_commit() -> str:
-    """The commit of the working tree; a `+` says that something has been changed since."""
-    here = Path(__file__).parent
-    said = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
+def read_commit() -> str:
+    """Return the commit that is checked out, with `-dirty` where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty"]
+    home = Path(__file__).parent
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=home)
+    return ran.stdout.strip() or "unknown"
