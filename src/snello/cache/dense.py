@@ -38,6 +38,16 @@ class DenseMemory(PagedMemory):
             self.backend, self.store, self.table, self.shapes, window_tokens=0
         )
 
+    @property
+    def tails(self) -> tuple[None, None]:
+        """Survivors and spare pages of all heads: there are none."""
+        return None, None
+
+    @property
+    def ring_sizes(self) -> list[int]:
+        """How many tokens the window of each layer holds: any number."""
+        return [UNBOUNDED] * len(self.shapes)
+
     def begin(
         self,
         sequences: Sequence[int],
@@ -166,6 +176,9 @@ class DenseStep:
         for work in self.works:
             memory.reader.read(layer, q, work, None, scale=scale, out=out)
         return out.to(q.dtype)
+
+    def announce(self) -> None:
+        """Tell what all layers announce: nothing is marked."""
 
     def _store(self, layer: int, k: Float[Tensor, "T K D"], v: Float[Tensor, "T K E"]) -> None:
         """Put every new token where its position says, as in a ring that never turns."""

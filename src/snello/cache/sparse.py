@@ -77,6 +77,16 @@ class SparseMemory(PagedMemory):
         self._append_token = resolve(self.backend)
         self.reader = open_reader(self.backend, self.store, self.table, self.shapes, window_tokens)
 
+    @property
+    def tails(self) -> tuple[Int[Tensor, "L N K"], Int[Tensor, "L N K"]]:
+        """Survivors and spare pages of all heads."""
+        return self.num_survivors, self._spare
+
+    @property
+    def ring_sizes(self) -> list[int]:
+        """How many tokens the window of each layer holds."""
+        return [ring.ring_tokens for ring in self.rings.layers]
+
     def begin(
         self, sequences: Sequence[int], counts: Sequence[int], *, kept: np.ndarray | None = None
     ) -> "SparseStep":
@@ -268,6 +278,17 @@ class SparseStep:
                 memory.reader.read(layer, q, work, chunk, scale=scale, out=out)
                 heads.absorb(chunk)
         return out.to(q.dtype)
+
+    def announce(self) -> Bool[Tensor, "L T K"] | None:
+        """Tell what all layers announce, where no layer has to be asked; else None."""
+        policy, memory = self._memory.policy, self._memory
+        if policy.needs_logits:
+            return None
+        marks = [
+            policy.mark(layer, None, self.positions, shape.num_heads)
+            for layer, shape in enumerate(memory.shapes)
+        ]
+        return torch.stack(marks)
 
     def _announce(
         self,

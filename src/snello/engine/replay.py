@@ -16,6 +16,7 @@ from snello.cache.memory import Step
 from snello.cache.refill import is_single, refill, report
 from snello.cache.sparse import SparseMemory, SparseStep
 from snello.models.decoder import Decoder
+from snello.models.stack import CompiledStack, can_stack
 
 Compute = Callable[[], Tensor]
 Record = Callable[[Compute], tuple[Callable[[], None], Tensor]]
@@ -99,7 +100,7 @@ def can_record(decoder: Decoder, memory: DenseMemory | SparseMemory) -> bool:
 def choose_compute(
     decoder: Decoder, memory: DenseMemory | SparseMemory
 ) -> Callable[[Tensor, Step], Tensor]:
-    """Recorded steps where that is possible, else the decoder as it is."""
+    """Recorded steps or one compiled call where that is possible, else the decoder as it is."""
     if memory.device.type == "cuda" and can_record(decoder, memory):
         return Replayer(decoder, memory, record_graph)
-    return decoder
+    return CompiledStack(decoder, memory) if can_stack(decoder, memory) else decoder

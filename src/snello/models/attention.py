@@ -3,6 +3,8 @@
 Knows nothing of masks, storage or other rows: which keys a row sees is the memory's business.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -11,13 +13,17 @@ from snello.cache.memory import Step
 from snello.config.model import ModelConfig, TemperatureConfig
 from snello.models.decision import BorrowedDecision
 from snello.models.layers import RMSNorm, normalize
-from snello.models.rope import rotate
+from snello.ops.place.reference import place, rotate
 
 Angles = tuple[Tensor, Tensor]
 
 
 class Attention(nn.Module):
-    """Grouped-query attention of one layer, parameters named as Hugging Face names them."""
+    """Grouped-query attention of one layer, parameters named as Hugging Face names them.
+
+    `is_plain`: norm and rotation are all that happens to queries and keys; `place` does both, in
+    plain torch, until packing puts a kernel there.
+    """
 
     def __init__(self, config: ModelConfig, layer: int, borrowed: BorrowedDecision | None) -> None:
         super().__init__()
@@ -27,6 +33,8 @@ class Attention(nn.Module):
         self.temperature = None if self.rotates else config.temperature
         self.l2 = self.rotates and config.qk_norm == "l2"
         self.borrowed = borrowed
+        self.is_plain = self.rotates and not self.l2 and borrowed is None
+        self.place: Callable[..., Tensor] = place
         size, hidden = config.head_size, config.hidden_size
         self.q_proj = nn.Linear(hidden, config.num_heads * size, bias=config.qkv_bias)
         self.k_proj = nn.Linear(hidden, config.num_kv_heads * size, bias=config.qkv_bias)
@@ -62,16 +70,38 @@ class Attention(nn.Module):
         q, k, v = (
             flat.view(len(flat), flat.shape[1] // size, size) for flat in (q, k, v)
         )  # (T, H or K, D)
+        if self.is_plain:
+            q, k = self._turn(q, self.q_norm, angles), self._turn(k, self.k_norm, angles)
+        else:
+            q, k, logits = self._prepare(q, k, logits, angles, step)
+        out = step.attend(self.layer, q, k, v, logits, scale=self.config.attention_scale)
+        return out.flatten(1)
+
+    def _turn(
+        self, x: Float[Tensor, "T N D"], norm: RMSNorm | None, angles: Angles
+    ) -> Float[Tensor, "T N D"]:
+        """Norm and rotate each head."""
+        rule = {"eps": self.config.norm_eps, "interleaved": self.config.rope.interleaved}
+        return self.place(x, None if norm is None else norm.weight, *angles, **rule)
+
+    def _prepare(
+        self,
+        q: Float[Tensor, "T H D"],
+        k: Float[Tensor, "T K D"],
+        logits: Float[Tensor, "T K"] | None,
+        angles: Angles,
+        step: Step,
+    ) -> tuple[Float[Tensor, "T H D"], Float[Tensor, "T K D"], Float[Tensor, "T K"] | None]:
+        """Norm queries and keys and tell them where they stand, by any rule that a family has."""
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.borrowed is not None:
             logits = self.borrowed.read(q) if step.wants_decisions else None
             q = self.borrowed.hide(q)
-        q, k = self.place(q, k, angles, step.positions)
-        out = step.attend(self.layer, q, k, v, logits, scale=self.config.attention_scale)
-        return out.flatten(1)
+        q, k = self._place_any(q, k, angles, step.positions)
+        return q, k, logits
 
-    def place(
+    def _place_any(
         self,
         q: Float[Tensor, "T H D"],
         k: Float[Tensor, "T K D"],

@@ -5,20 +5,21 @@ Both give raw logits about the reading token's own row, positive meaning evict. 
 arXiv:2506.05345, and the authors' released recipe for the adapter.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from snello.config.dms import DecisionConfig
-from snello.models.layers import normalize
+from snello.ops.decide.reference import decide
 
 
 class AdapterDecision(nn.Module):
     """`scale * proj(norm(x)) - offset`, x the residual stream before the layer's input norm.
 
     Invariant: parameters and logits are float32 whatever the base is; at the start every logit is
-    `-offset`, because `proj` is zero.
+    `-offset`, because `proj` is zero. `decide` is plain torch, until packing puts a kernel there.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class AdapterDecision(nn.Module):
         self.num_heads = num_heads
         self.scale = decision.scale
         self.offset = decision.offset
+        self.decide: Callable[..., Tensor] = decide
         columns = num_heads if decision.granularity == "head" else 1
         self.norm = Scale(hidden_size)
         self.proj = nn.Linear(hidden_size, columns, bias=False, dtype=torch.float32)
@@ -42,10 +44,10 @@ class AdapterDecision(nn.Module):
 
     def forward(self, x: Float[Tensor, "T C"]) -> Float[Tensor, "T K"]:
         """Read the logits of one layer; one decision for the layer is repeated for its heads."""
+        rule = {"eps": self.eps, "scale": self.scale, "offset": self.offset}
         with torch.autocast(x.device.type, enabled=False):
-            normed = normalize(x.float(), self.eps) * self.norm.weight
-            reading = functional.linear(normed, self.proj.weight)
-        return (self.scale * reading - self.offset).expand(-1, self.num_heads)
+            logits = self.decide(x.float(), self.norm.weight, self.proj.weight, **rule)
+        return logits.expand(-1, self.num_heads)
 
 
 class Scale(nn.Module):

@@ -15,7 +15,7 @@ from snello.config.model import LatentConfig, ModelConfig
 from snello.models.attention import Angles
 from snello.models.decision import BorrowedDecision
 from snello.models.layers import RMSNorm
-from snello.models.rope import rotate
+from snello.ops.place.reference import rotate
 
 LATENT_EPS = 1e-6  # DeepSeek's inner norms do not follow rms_norm_eps
 

@@ -26,9 +26,10 @@ from snello.models.packed import (
     PackedLayer,
     PackedLinear,
 )
+from snello.ops import decide, place
 from snello.ops.matmul import resolve
 from snello.ops.matmul.packing import Bits, Packed, pack, pack_gated
-from snello.ops.native import choose_backend
+from snello.ops.native import Backend, choose_backend
 from snello.quant.rounding import Quantized, check_group, dequantize, quantize
 
 READ_AS_MATRIX = "kv_b_proj"
@@ -106,11 +107,16 @@ class Packer:
         self.is_silu = decoder.config.activation == "silu"
         self.bits: Bits = bits
         self.group = group
-        self.multiply = resolve(choose_backend(torch.device("cpu")))
+        backend = choose_backend(torch.device("cpu"))
+        self.multiply = resolve(backend)
+        is_float = decoder.get_parameter(EMBEDDING).dtype == torch.float32
+        self.heads_backend: Backend = backend if is_float else "reference"
         self.names = {module: name for name, module in decoder.named_modules()}
 
     def pack_layer(self, layer: DecoderLayer) -> PackedLayer:
         """A layer's packed twin; the layer itself is used up."""
+        if layer.decision is not None:
+            layer.decision.decide = decide.resolve(self.heads_backend)
         return PackedLayer(layer.decision, self._pack_attention(layer), self._pack_mlp(layer))
 
     def join(self, linears: list[nn.Linear], norm: nn.Module | None = None) -> PackedLinear:
@@ -142,6 +148,7 @@ class Packer:
         attention, norm = layer.self_attn, layer.input_layernorm
         if not isinstance(attention, Attention):
             return Added(norm, self._pack_inside(attention))
+        attention.place = place.resolve(self.heads_backend)
         qkv = self.join([attention.q_proj, attention.k_proj, attention.v_proj], norm)
         output = self.join([attention.o_proj])
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):

@@ -43,26 +43,6 @@ class Rotary(nn.Module):
         return angles.cos() * factor, angles.sin() * factor
 
 
-def rotate(
-    x: Float[Tensor, "T H D"],
-    cos: Float[Tensor, "T R"],
-    sin: Float[Tensor, "T R"],
-    *,
-    interleaved: bool,
-) -> Float[Tensor, "T H D"]:
-    """Turn the first 2R dimensions of each head; the others pass unchanged."""
-    turned_size = 2 * cos.shape[-1]
-    turned, passed = x[..., :turned_size].float(), x[..., turned_size:]
-    cos, sin = cos[:, None, :], sin[:, None, :]
-    if interleaved:
-        a, b = turned[..., 0::2], turned[..., 1::2]
-        out = torch.stack((a * cos - b * sin, b * cos + a * sin), dim=-1).flatten(-2)
-    else:
-        a, b = turned.chunk(2, dim=-1)
-        out = torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
-    return torch.cat((out.to(x.dtype), passed), dim=-1)
-
-
 def compute_frequencies(config: RopeConfig) -> Float[Tensor, " R"]:
     """How fast each pair of dimensions turns, in radians per position."""
     exponents = torch.arange(0, config.size, 2, dtype=torch.float32, device="cpu") / config.size

@@ -6,41 +6,17 @@
 #include <algorithm>
 #include <cstring>
 
-#include "paged.h"
-#include "retain/rule.h"
+#include "append/appending.h"
 
+namespace snello {
 namespace {
 
 constexpr int64_t kHeadsAlone = 128;  // fewer heads are not worth waking another thread
 
-// Rows of numbers of one slot each, stored as T, of which new tokens fill the first `width`.
-struct Rows {
-  void* stored;
-  const float* fresh;
-  int64_t stride, width;
-};
-
-struct Call {
-  Rows keys, values;
-  const bool* marks;
-  const int64_t* rows;
-  const int64_t* positions;
-  const int64_t* sequences;
-  const int64_t* about;
-  int32_t* slot_positions;
-  bool* evict;
-  int64_t* pages;
-  int64_t* num_held;
-  int64_t* num_survivors;
-  int64_t* spare;
-  int64_t most_heads, width, page_tokens, num_heads, ring_tokens;
-  snello::Rule rule;
-};
-
 template <typename Stored>
-void write(const Rows& rows, int64_t slot, int64_t token) {
+void write(const Rows& rows, int64_t slot, int64_t row, int64_t head) {
   auto* to = static_cast<Stored*>(rows.stored) + slot * rows.stride;
-  const float* from = rows.fresh + token * rows.width;
+  const float* from = rows.fresh + row * rows.row_stride + head * rows.width;
   for (int64_t i = 0; i < rows.width; ++i) to[i] = static_cast<Stored>(from[i]);
 }
 
@@ -52,7 +28,7 @@ void copy(const Rows& rows, int64_t from, int64_t to) {
 }
 
 // Where the survivors of a head end; takes the spare page if the last one is full.
-int64_t find_tail(const Call& call, int64_t row, int64_t count) {
+int64_t find_tail(const Append& call, int64_t row, int64_t count) {
   const int64_t S = call.page_tokens;
   const int64_t column = (call.ring_tokens + S - 1) / S + count / S;
   int64_t* pages = call.pages + row * call.width;
@@ -67,7 +43,7 @@ int64_t find_tail(const Call& call, int64_t row, int64_t count) {
 }
 
 template <typename Stored>
-void append_to_head(const Call& call, int64_t b, int64_t head) {
+void append_to_head(const Append& call, int64_t b, int64_t head) {
   const int64_t S = call.page_tokens, new_position = call.positions[b];
   const int64_t row = call.sequences[b] * call.most_heads + head;
   const int64_t token = call.rows[b] * call.num_heads + head;
@@ -79,18 +55,27 @@ void append_to_head(const Call& call, int64_t b, int64_t head) {
   if (call.about[b] >= 0 && !is_own) call.evict[find(call.about[b])] = call.marks[token];
   const int64_t slot = find(new_position), old = new_position - call.ring_tokens;
   if (old >= 0 && !call.evict[slot] &&
-      new_position <= snello::last_reader(old, false, call.rule)) {
+      new_position <= last_reader(old, false, call.rule)) {
     const int64_t target = find_tail(call, row, call.num_survivors[row]++);
     copy<Stored>(call.keys, slot, target);
     copy<Stored>(call.values, slot, target);
     call.slot_positions[target] = call.slot_positions[slot];
     call.evict[target] = false;
   }
-  write<Stored>(call.keys, slot, token);
-  write<Stored>(call.values, slot, token);
+  write<Stored>(call.keys, slot, call.rows[b], head);
+  write<Stored>(call.values, slot, call.rows[b], head);
   call.slot_positions[slot] = static_cast<int32_t>(new_position);
   call.evict[slot] = is_own && call.marks[token];
 }
+
+}  // namespace
+
+void Append::run(int64_t b, int64_t head) const {
+  is_bfloat16 ? append_to_head<c10::BFloat16>(*this, b, head)
+              : append_to_head<float>(*this, b, head);
+}
+
+namespace {
 
 void append_token(const at::Tensor& k, const at::Tensor& v, const at::Tensor& marks,
                   const at::Tensor& rows, const at::Tensor& positions, const at::Tensor& sequences,
@@ -98,8 +83,8 @@ void append_token(const at::Tensor& k, const at::Tensor& v, const at::Tensor& ma
                   at::Tensor& slot_positions, at::Tensor& evict, at::Tensor& pages,
                   at::Tensor& num_held, at::Tensor& num_survivors, at::Tensor& spare,
                   int64_t ring_tokens, int64_t span, bool chunked) {
-  const auto slots = snello::unpack_slots(keys, values, slot_positions);
-  const auto lists = snello::unpack_lists(pages, num_held);
+  const auto slots = unpack_slots(keys, values, slot_positions);
+  const auto lists = unpack_lists(pages, num_held);
   TORCH_CHECK(k.scalar_type() == at::kFloat && v.scalar_type() == at::kFloat,
               "append_token: k and v must be float32");
   TORCH_CHECK(num_survivors.is_contiguous() && spare.is_contiguous() && evict.is_contiguous(),
@@ -107,10 +92,11 @@ void append_token(const at::Tensor& k, const at::Tensor& v, const at::Tensor& ma
   const at::Tensor fresh_keys = k.contiguous(), fresh_values = v.contiguous();
   const at::Tensor announced = marks.contiguous();
   const int64_t K = k.size(1);
-  const Call call = {
-      {keys.mutable_data_ptr(), fresh_keys.const_data_ptr<float>(), slots.key_stride, k.size(2)},
+  const Append call = {
+      {keys.mutable_data_ptr(), fresh_keys.const_data_ptr<float>(), slots.key_stride, k.size(2),
+       K * k.size(2)},
       {values.mutable_data_ptr(), fresh_values.const_data_ptr<float>(), slots.value_stride,
-       v.size(2)},
+       v.size(2), K * v.size(2)},
       announced.const_data_ptr<bool>(),
       rows.const_data_ptr<int64_t>(),
       positions.const_data_ptr<int64_t>(),
@@ -127,15 +113,15 @@ void append_token(const at::Tensor& k, const at::Tensor& v, const at::Tensor& ma
       slots.page_tokens,
       K,
       ring_tokens,
-      {0, span, chunked}};
-  const auto append =
-      slots.is_bfloat16 ? append_to_head<c10::BFloat16> : append_to_head<float>;
+      {0, span, chunked},
+      slots.is_bfloat16};
   at::parallel_for(0, rows.numel() * K, kHeadsAlone, [&](int64_t first, int64_t last) {
-    for (; first < last; ++first) append(call, first / K, first % K);
+    for (; first < last; ++first) call.run(first / K, first % K);
   });
 }
 
 }  // namespace
+}  // namespace snello
 
 TORCH_LIBRARY_FRAGMENT(snello, m) {
   m.def(
@@ -145,4 +131,4 @@ TORCH_LIBRARY_FRAGMENT(snello, m) {
       "Tensor(g!) num_survivors, Tensor(h!) spare, int ring_tokens, int span, bool chunked) -> ()");
 }
 
-TORCH_LIBRARY_IMPL(snello, CPU, m) { m.impl("append_token", &append_token); }
+TORCH_LIBRARY_IMPL(snello, CPU, m) { m.impl("append_token", &snello::append_token); }

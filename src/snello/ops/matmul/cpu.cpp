@@ -15,6 +15,7 @@
 #include <optional>
 #include <vector>
 
+#include "matmul/product.h"
 #include "simd.h"
 
 namespace {
@@ -24,21 +25,8 @@ constexpr long kChunkBytes = 512 * 1024;     // of quantized rows that are worke
 constexpr long kPieceBytes = 64 * 1024;      // less weight than this is not worth a thread
 constexpr long kHugePage = 2 * 1024 * 1024;  // of x86-64
 
-// One product: where everything lies. Blocks are of 32 outputs.
-struct Job {
-  const float* x;
-  const float* norm;  // null: none
-  const float* bias;
-  const float* residual;
-  float* out;
-  const uint8_t* packed;
-  float eps;
-  bool gated;
-  long num_rows, num_inputs, num_outputs, num_groups, group, block_bytes;
-  int8_t* codes;    // of the rows: (rows, inputs)
-  float* scales;    // (rows, groups)
-  int32_t* sums;    // of a group's codes: (rows, groups)
-};
+using Job = snello::Product;
+using Kernels = snello::ProductKernels;
 
 SNELLO_BEGIN_AVX2
 #define SNELLO_VECTOR_BITS 256
@@ -55,22 +43,6 @@ namespace avx512 {
 #undef SNELLO_VECTOR_BITS
 SNELLO_END
 
-using Quantize = void (*)(const Job&, long, long);
-using Multiply = void (*)(const Job&, long, long);
-
-struct Kernels {
-  Quantize quantize;
-  Multiply multiply;
-};
-
-Kernels choose(int64_t bits, bool narrow) {
-  if (narrow || snello::best_isa() != snello::Isa::avx512) {
-    return {avx2::quantize_rows, bits == 8 ? avx2::multiply_blocks<8> : avx2::multiply_blocks<4>};
-  }
-  return {avx512::quantize_rows,
-          bits == 8 ? avx512::multiply_blocks<8> : avx512::multiply_blocks<4>};
-}
-
 const float* floats_of(const std::optional<at::Tensor>& tensor) {
   if (!tensor) return nullptr;
   TORCH_CHECK(tensor->scalar_type() == at::kFloat && tensor->is_contiguous(),
@@ -85,12 +57,8 @@ void check_size(const std::optional<at::Tensor>& tensor, int64_t size, const cha
 
 // Quantize the rows, then multiply; both are shared out among torch's threads.
 void run(Job& job, const Kernels& kernels, int64_t num_blocks) {
-  const long row_bytes = job.num_inputs + 8 * job.num_groups;
-  at::Tensor scratch = at::empty({job.num_rows * row_bytes}, at::kByte);
-  uint8_t* at = scratch.mutable_data_ptr<uint8_t>();
-  job.codes = reinterpret_cast<int8_t*>(at);
-  job.scales = reinterpret_cast<float*>(at + job.num_rows * job.num_inputs);
-  job.sums = reinterpret_cast<int32_t*>(job.scales + job.num_rows * job.num_groups);
+  const at::Tensor scratch = at::empty({job.scratch_bytes()}, at::kByte);
+  job.use_scratch(scratch.mutable_data_ptr<uint8_t>());
   at::parallel_for(0, job.num_rows, std::max(1L, kPieceBytes / job.num_inputs),
                    [&](int64_t first, int64_t last) { kernels.quantize(job, first, last); });
   at::parallel_for(0, num_blocks, std::max(1L, kPieceBytes / (job.block_bytes * job.num_rows)),
@@ -133,7 +101,7 @@ at::Tensor matmul(const at::Tensor& x, const at::Tensor& packed, int64_t num_out
           .codes = nullptr,
           .scales = nullptr,
           .sums = nullptr};
-  run(job, choose(bits, narrow), num_blocks);
+  run(job, snello::choose_product(bits, narrow), num_blocks);
   return out;
 }
 
@@ -150,6 +118,18 @@ at::Tensor empty_huge(int64_t num_bytes) {
 }
 
 }  // namespace
+
+namespace snello {
+
+ProductKernels choose_product(int64_t bits, bool narrow) {
+  if (narrow || best_isa() != Isa::avx512) {
+    return {avx2::quantize_rows, bits == 8 ? avx2::multiply_blocks<8> : avx2::multiply_blocks<4>};
+  }
+  return {avx512::quantize_rows,
+          bits == 8 ? avx512::multiply_blocks<8> : avx512::multiply_blocks<4>};
+}
+
+}  // namespace snello
 
 TORCH_LIBRARY_FRAGMENT(snello, m) {
   m.def("empty_huge(int num_bytes) -> Tensor", &empty_huge);

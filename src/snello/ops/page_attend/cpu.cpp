@@ -3,31 +3,21 @@
 // A tile is some pages of one head; how many depends on the width of a slot alone, so that a
 // sequence is cut the same way whatever else is in the batch. Threads take tiles as they come; the
 // parts of a head are merged in order by whoever finishes the last of them.
+#include "page_attend/reading.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <memory>
-#include <vector>
 
-#include "paged.h"
-#include "retain/rule.h"
 #include "simd.h"
 
+namespace snello {
 namespace {
-
-// What all tiles of one call have in common.
-struct ReadTask {
-  const void* keys;
-  const void* values;
-  long key_stride, value_stride, key_size, value_size, group, score_stride;
-  bool value_in_key;
-};
 
 SNELLO_BEGIN_AVX2
 namespace avx2 {
@@ -46,11 +36,8 @@ namespace avx512 {
 }  // namespace avx512
 SNELLO_END
 
-using Read = void (*)(const ReadTask&, const float*, const uint32_t*, long, float*, float*, float*,
-                      float*);
-
-Read choose_read(bool is_bfloat16) {
-  if (snello::best_isa() == snello::Isa::avx512) {
+ReadTile choose_read(bool is_bfloat16) {
+  if (best_isa() == Isa::avx512) {
     return is_bfloat16 ? &avx512::read_tile<uint16_t> : &avx512::read_tile<float>;
   }
   return is_bfloat16 ? &avx2::read_tile<uint16_t> : &avx2::read_tile<float>;
@@ -60,20 +47,17 @@ constexpr int64_t kTileNumbers = 65536;  // 256 KiB of float32: well within a se
 constexpr int64_t kMostTileTokens = 512;
 constexpr int64_t kNumbersAlone = 16384;  // less is not worth waking another thread
 
-// Pages [first, last) of the head in `row` of the batch's B * K.
-struct Tile {
-  int64_t row, first, last;
-};
+}  // namespace
 
 int64_t pages_of_tile(int64_t numbers_per_slot, int64_t page_tokens) {
   const int64_t tokens = std::min(kMostTileTokens, kTileNumbers / numbers_per_slot);
   return std::max<int64_t>(1, tokens / page_tokens);
 }
 
-// The tiles of all heads, one head after the other; `starts[row]` is the first of a head.
-std::vector<Tile> cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_pages,
-                            std::vector<int64_t>& starts) {
-  std::vector<Tile> tiles;
+void cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_pages, std::vector<Tile>& tiles,
+               std::vector<int64_t>& starts) {
+  tiles.clear();
+  starts.clear();
   for (size_t row = 0; row < num_pages.size(); ++row) {
     starts.push_back(tiles.size());
     for (int64_t first = 0; first < num_pages[row]; first += tile_pages) {
@@ -82,119 +66,133 @@ std::vector<Tile> cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_
     }
   }
   starts.push_back(tiles.size());
-  return tiles;
 }
 
-// One call: who asks, what is read, and where results of tiles wait to be merged.
-struct Call {
-  ReadTask task;
-  Read read;
-  snello::Slots slots;
-  snello::Lists lists;
-  snello::Rule rule;
-  const float* q;
-  const int64_t* rows;
-  const int64_t* query_positions;
-  const int64_t* sequences;
-  int64_t num_heads, tile_tokens;
-  float scale;
-  float* out;
-  std::vector<Tile> tiles;
-  std::vector<int64_t> starts;
-  float* parts;                            // (tiles, g, E)
-  std::vector<float> largest, total;       // (tiles, g)
-  std::vector<int64_t> num_seen;           // (tiles)
-  std::unique_ptr<std::atomic<int>[]> left;  // (rows), tiles of a head not read yet
+void PageRead::shape(int64_t key_size, int64_t value_size, int64_t group, bool value_in_key) {
+  const int64_t S = slots.page_tokens;
+  tile_pages = pages_of_tile(key_size + (value_in_key ? 0 : value_size), S);
+  task = {slots.keys,
+          value_in_key ? slots.keys : slots.values,
+          slots.key_stride,
+          value_in_key ? slots.key_stride : slots.value_stride,
+          key_size,
+          value_size,
+          group,
+          (tile_pages * S + 15) / 16 * 16,
+          value_in_key};
+  read_tile = choose_read(slots.is_bfloat16);
+}
 
-  int64_t num_queries() const { return num_heads * task.group; }
-
-  // The first number of the group of queries that a head answers, in a tensor of rows of `size`.
-  int64_t offset(int64_t row, int64_t size) const {
-    const int64_t head = row % num_heads;
-    return (rows[row / num_heads] * num_queries() + head * task.group) * size;
+void PageRead::prepare() {
+  const int64_t num_rows = batch * num_heads;
+  held_.resize(num_rows);
+  for (int64_t row = 0; row < num_rows; ++row) {
+    held_[row] = lists.num_held[lists.row(sequences[row / num_heads], row % num_heads)];
   }
-};
+  cut_tiles(held_, tile_pages, tiles_, starts_);
+  parts_.resize(num_tiles() * task.group * task.value_size);
+  largest_.resize(num_tiles() * task.group);
+  total_.resize(num_tiles() * task.group);
+  num_seen_.resize(num_tiles());
+  if (num_left_ < num_rows) {
+    left_ = std::make_unique<std::atomic<int>[]>(num_rows);
+    num_left_ = num_rows;
+  }
+  for (int64_t row = 0; row < num_rows; ++row) {
+    left_[row] = static_cast<int>(starts_[row + 1] - starts_[row]);
+    if (left_[row] == 0) merge(row);
+  }
+  next_ = 0;
+}
 
-struct Scratch {
-  std::vector<float> q, scores;
-  std::vector<uint32_t> slots;
+void PageRead::work(ReadScratch& scratch) {
+  scratch.q.resize(task.group * task.key_size);
+  scratch.scores.resize(task.group * task.score_stride);
+  scratch.slots.resize(tile_tokens());
+  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < num_tiles();) {
+    read(i, scratch);
+  }
+}
 
-  explicit Scratch(const Call& call)
-      : q(call.task.group * call.task.key_size),
-        scores(call.task.group * call.task.score_stride),
-        slots(call.tile_tokens) {}
-};
+void PageRead::count(int64_t* num_seen) const {
+  for (int64_t i = 0; i < num_tiles(); ++i) num_seen[tiles_[i].row / num_heads] += num_seen_[i];
+}
+
+// The first number of the group of queries that a head answers, in a tensor of rows of `size`.
+int64_t PageRead::offset(int64_t row, int64_t size) const {
+  const int64_t b = row / num_heads, head = row % num_heads;
+  return (rows[b] * num_heads + head) * task.group * size;
+}
 
 // List the slots of a tile that the query sees.
-int64_t list_seen(const Call& call, const Tile& tile, std::vector<uint32_t>& seen) {
-  const int64_t b = tile.row / call.num_heads, S = call.slots.page_tokens;
-  const int64_t query = call.query_positions[b];
-  const int64_t row = call.lists.row(call.sequences[b], tile.row % call.num_heads);
+int64_t PageRead::list_seen(const Tile& tile, std::vector<uint32_t>& seen) const {
+  const int64_t b = tile.row / num_heads, S = slots.page_tokens;
+  const int64_t query = query_positions[b];
+  const int64_t row = lists.row(sequences[b], tile.row % num_heads);
   int64_t count = 0;
-  const int64_t* pages = call.lists.pages + row * call.lists.width;
+  const int64_t* pages = lists.pages + row * lists.width;
   for (int64_t column = tile.first; column < tile.last; ++column) {
-    __builtin_prefetch(call.slots.positions + pages[column] * S);
+    __builtin_prefetch(slots.positions + pages[column] * S);
   }
   for (int64_t column = tile.first; column < tile.last; ++column) {
     const int64_t first = pages[column] * S;
     for (int64_t slot = first; slot < first + S; ++slot) {
-      const int32_t position = call.slots.positions[slot];
+      const int32_t position = slots.positions[slot];
       seen[count] = static_cast<uint32_t>(slot);
-      count += position <= query && query <= snello::last_reader(position, false, call.rule);
+      count += position <= query && query <= last_reader(position, false, rule);
     }
   }
   return count;
 }
 
 // Add the parts of a head up, the largest score of all subtracted; an empty part weighs nothing.
-void merge(const Call& call, int64_t row) {
-  const int64_t g = call.task.group, E = call.task.value_size;
-  float* out = call.out + call.offset(row, E);
-  std::memset(out, 0, g * E * sizeof *out);
+void PageRead::merge(int64_t row) {
+  const int64_t g = task.group, E = task.value_size;
+  float* to = out + offset(row, E);
+  std::memset(to, 0, g * E * sizeof *to);
   for (int64_t h = 0; h < g; ++h) {
     float most = -INFINITY, weight_sum = 0.0f;
-    for (int64_t i = call.starts[row]; i < call.starts[row + 1]; ++i) {
-      if (call.num_seen[i]) most = std::max(most, call.largest[i * g + h]);
+    for (int64_t i = starts_[row]; i < starts_[row + 1]; ++i) {
+      if (num_seen_[i]) most = std::max(most, largest_[i * g + h]);
     }
-    for (int64_t i = call.starts[row]; i < call.starts[row + 1]; ++i) {
-      if (call.num_seen[i] == 0) continue;
-      const float weight = std::exp(call.largest[i * g + h] - most);
-      const float* part = call.parts + (i * g + h) * E;
-      weight_sum += weight * call.total[i * g + h];
-      for (int64_t e = 0; e < E; ++e) out[h * E + e] += weight * part[e];
+    for (int64_t i = starts_[row]; i < starts_[row + 1]; ++i) {
+      if (num_seen_[i] == 0) continue;
+      const float weight = std::exp(largest_[i * g + h] - most);
+      const float* part = parts_.data() + (i * g + h) * E;
+      weight_sum += weight * total_[i * g + h];
+      for (int64_t e = 0; e < E; ++e) to[h * E + e] += weight * part[e];
     }
     if (weight_sum > 0.0f) {
-      for (int64_t e = 0; e < E; ++e) out[h * E + e] /= weight_sum;
+      for (int64_t e = 0; e < E; ++e) to[h * E + e] /= weight_sum;
     }
   }
 }
 
-void read(Call& call, int64_t index, Scratch& scratch) {
-  const Tile& tile = call.tiles[index];
-  const int64_t g = call.task.group;
-  const int64_t num_seen = call.num_seen[index] = list_seen(call, tile, scratch.slots);
-  if (num_seen > 0) {
-    const float* q = call.q + call.offset(tile.row, call.task.key_size);
-    for (size_t i = 0; i < scratch.q.size(); ++i) scratch.q[i] = q[i] * call.scale;
-    call.read(call.task, scratch.q.data(), scratch.slots.data(), num_seen, scratch.scores.data(),
-              call.parts + index * g * call.task.value_size, &call.largest[index * g],
-              &call.total[index * g]);
+void PageRead::read(int64_t index, ReadScratch& scratch) {
+  const Tile& tile = tiles_[index];
+  const int64_t g = task.group;
+  const int64_t seen = num_seen_[index] = list_seen(tile, scratch.slots);
+  if (seen > 0) {
+    const float* asked = q + offset(tile.row, task.key_size);
+    for (size_t i = 0; i < scratch.q.size(); ++i) scratch.q[i] = asked[i] * scale;
+    read_tile(task, scratch.q.data(), scratch.slots.data(), seen, scratch.scores.data(),
+              parts_.data() + index * g * task.value_size, &largest_[index * g],
+              &total_[index * g]);
   }
-  if (call.left[tile.row].fetch_sub(1, std::memory_order_acq_rel) == 1) merge(call, tile.row);
+  if (left_[tile.row].fetch_sub(1, std::memory_order_acq_rel) == 1) merge(tile.row);
 }
 
-void read_all(Call& call) {
-  const int64_t num_tiles = call.tiles.size();
+namespace {
+
+// Share the tiles out among torch's threads.
+void read_all(PageRead& call) {
   const int64_t width = call.task.key_size + call.task.value_size;
-  const bool alone = num_tiles * call.tile_tokens * width * call.task.group < kNumbersAlone;
-  const int64_t num_workers = alone ? 1 : std::min<int64_t>(at::get_num_threads(), num_tiles);
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, num_workers, 1, [&](int64_t first, int64_t last) {
+  const int64_t work = call.num_tiles() * call.tile_tokens() * width * call.task.group;
+  const int64_t most = work < kNumbersAlone ? 1 : at::get_num_threads();
+  at::parallel_for(0, std::min(most, call.num_tiles()), 1, [&](int64_t first, int64_t last) {
     for (; first < last; ++first) {
-      Scratch scratch(call);
-      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < num_tiles;) {
-        read(call, i, scratch);
-      }
+      ReadScratch scratch;
+      call.work(scratch);
     }
   });
 }
@@ -209,66 +207,39 @@ void page_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor& 
   TORCH_CHECK(out.is_contiguous() && num_seen.is_contiguous(),
               "page_attend: out and num_seen must be contiguous");
   const at::Tensor asked = q.contiguous();
-  Call call;
-  call.slots = snello::unpack_slots(keys, values, positions);
-  call.lists = snello::unpack_lists(pages, num_held);
+  PageRead call;
+  call.slots = unpack_slots(keys, values, positions);
+  call.lists = unpack_lists(pages, num_held);
   call.rule = {0, span, chunked};
   call.q = asked.const_data_ptr<float>();
   call.rows = rows.const_data_ptr<int64_t>();
   call.query_positions = query_positions.const_data_ptr<int64_t>();
   call.sequences = sequences.const_data_ptr<int64_t>();
+  call.batch = rows.numel();
   call.num_heads = num_heads;
   call.scale = static_cast<float>(scale);
   call.out = out.mutable_data_ptr<float>();
-  const int64_t B = rows.numel(), g = q.size(1) / num_heads;
-  const int64_t D = q.size(2), E = out.size(2), S = call.slots.page_tokens;
-  const int64_t tile_pages = pages_of_tile(D + (value_in_key ? 0 : E), S);
-  call.tile_tokens = tile_pages * S;
-  call.task = {call.slots.keys,
-               value_in_key ? call.slots.keys : call.slots.values,
-               call.slots.key_stride,
-               value_in_key ? call.slots.key_stride : call.slots.value_stride,
-               D,
-               E,
-               g,
-               (call.tile_tokens + 15) / 16 * 16,
-               value_in_key};
-  call.read = choose_read(call.slots.is_bfloat16);
-  std::vector<int64_t> held(B * num_heads);
-  for (int64_t row = 0; row < B * num_heads; ++row) {
-    held[row] = call.lists.num_held[call.lists.row(call.sequences[row / num_heads],
-                                                   row % num_heads)];
-  }
-  call.tiles = cut_tiles(held, tile_pages, call.starts);
-  const int64_t num_tiles = call.tiles.size();
-  const at::Tensor parts = at::empty({num_tiles * g * E}, out.options());
-  call.parts = parts.mutable_data_ptr<float>();
-  call.largest.resize(num_tiles * g);
-  call.total.resize(num_tiles * g);
-  call.num_seen.resize(num_tiles);
-  call.left = std::make_unique<std::atomic<int>[]>(held.size());
-  for (size_t row = 0; row < held.size(); ++row) {
-    call.left[row] = static_cast<int>(call.starts[row + 1] - call.starts[row]);
-    if (call.left[row] == 0) merge(call, row);
-  }
-  if (num_tiles > 0) read_all(call);
-  int64_t* seen = num_seen.mutable_data_ptr<int64_t>();
-  for (int64_t i = 0; i < num_tiles; ++i) seen[call.tiles[i].row / num_heads] += call.num_seen[i];
+  call.shape(q.size(2), out.size(2), q.size(1) / num_heads, value_in_key);
+  call.prepare();
+  read_all(call);
+  call.count(num_seen.mutable_data_ptr<int64_t>());
 }
 
 // The tiles of heads that hold so many pages, as rows (head, first page, last page).
 at::Tensor page_tiles(const at::Tensor& num_pages, int64_t numbers_per_slot, int64_t page_tokens) {
   const at::Tensor held = num_pages.contiguous();
   const int64_t* counts = held.const_data_ptr<int64_t>();
+  std::vector<Tile> tiles;
   std::vector<int64_t> starts;
-  const auto tiles = cut_tiles({counts, counts + held.numel()},
-                               pages_of_tile(numbers_per_slot, page_tokens), starts);
+  cut_tiles({counts, counts + held.numel()}, pages_of_tile(numbers_per_slot, page_tokens), tiles,
+            starts);
   const at::Tensor out = at::empty({static_cast<int64_t>(tiles.size()), 3}, held.options());
   std::memcpy(out.mutable_data_ptr<int64_t>(), tiles.data(), tiles.size() * sizeof(Tile));
   return out;
 }
 
 }  // namespace
+}  // namespace snello
 
 TORCH_LIBRARY_FRAGMENT(snello, m) {
   m.def(
@@ -280,6 +251,6 @@ TORCH_LIBRARY_FRAGMENT(snello, m) {
 }
 
 TORCH_LIBRARY_IMPL(snello, CPU, m) {
-  m.impl("page_attend", &page_attend);
-  m.impl("page_tiles", &page_tiles);
+  m.impl("page_attend", &snello::page_attend);
+  m.impl("page_tiles", &snello::page_tiles);
 }

@@ -1,0 +1,88 @@
+// Attention of single queries over pages, tile by tile, so that threads can share the tiles. Knows
+// nothing of layers, or of who calls.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "paged.h"
+#include "retain/rule.h"
+
+namespace snello {
+
+// What all tiles of one call have in common.
+struct ReadTask {
+  const void* keys;
+  const void* values;
+  long key_stride, value_stride, key_size, value_size, group, score_stride;
+  bool value_in_key;
+};
+
+using ReadTile = void (*)(const ReadTask&, const float* q, const uint32_t* slots, long num_slots,
+                          float* scores, float* out, float* largest, float* total);
+
+// Pages [first, last) of the head in `row` of the batch's B * K.
+struct Tile {
+  int64_t row, first, last;
+};
+
+// What one thread works with.
+struct ReadScratch {
+  std::vector<float> q, scores;
+  std::vector<uint32_t> slots;
+};
+
+// One call: who asks, what is read, and where results of tiles wait to be merged. First `prepare`,
+// by one thread; then any number of threads `work`; then `count`, by one.
+struct PageRead {
+  ReadTask task;
+  ReadTile read_tile;
+  Slots slots;
+  Lists lists;
+  Rule rule;
+  const float* q;
+  const int64_t* rows;
+  const int64_t* query_positions;
+  const int64_t* sequences;
+  int64_t batch, num_heads, tile_pages;
+  float scale;
+  float* out;
+
+  // Choose kernel and tiles for heads of these sizes; `group` queries share a head.
+  void shape(int64_t key_size, int64_t value_size, int64_t group, bool value_in_key);
+  // Cut what the heads hold now into tiles.
+  void prepare();
+  // Read tiles until none is left.
+  void work(ReadScratch& scratch);
+  // Add the number of tokens that each of the batch saw.
+  void count(int64_t* num_seen) const;
+
+  int64_t num_tiles() const { return static_cast<int64_t>(tiles_.size()); }
+  int64_t tile_tokens() const { return tile_pages * slots.page_tokens; }
+
+ private:
+  std::vector<Tile> tiles_;
+  std::vector<int64_t> starts_, held_;  // first tile, and pages, of each head
+  std::vector<float> parts_;            // (tiles, g, E)
+  std::vector<float> largest_, total_;  // (tiles, g)
+  std::vector<int64_t> num_seen_;       // (tiles)
+  std::unique_ptr<std::atomic<int>[]> left_;  // tiles of each head that are not read yet
+  int64_t num_left_ = 0;
+  std::atomic<int64_t> next_{0};
+
+  int64_t offset(int64_t row, int64_t size) const;
+  int64_t list_seen(const Tile& tile, std::vector<uint32_t>& seen) const;
+  void read(int64_t index, ReadScratch& scratch);
+  void merge(int64_t row);
+};
+
+// How many pages a tile has, for slots of so many numbers.
+int64_t pages_of_tile(int64_t numbers_per_slot, int64_t page_tokens);
+
+// The tiles of all heads, one head after the other; `starts[row]` is the first of a head.
+void cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_pages, std::vector<Tile>& tiles,
+               std::vector<int64_t>& starts);
+
+}  // namespace snello
