@@ -135,7 +135,7 @@ def copy_layer(layer: Layer) -> Layer:
     """The same weights elsewhere in memory, on huge pages as `pack` would have it."""
     copies = {}
     for name, packed in layer.items():
-        data = torch.ops.snello.empty_huge(packed.data.numel()).view_as(packed.data)
+        data = torch.ops.snello.zeros_huge(packed.data.numel()).view_as(packed.data)
         copies[name] = replace(packed, data=data.copy_(packed.data))
     return copies
 

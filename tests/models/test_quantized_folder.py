@@ -12,7 +12,7 @@ from snello.models.checkpoint import base_parameters, load_decoder
 from snello.models.compressed import pack_words, unpack_words
 from snello.models.packing import pack_decoder
 from snello.models.quantized_folder import write_quantized
-from snello.ops.matmul.packing import look_up
+from snello.ops.matmul.reference import look_up
 from snello.quant.rounding import dequantize, quantize
 from tests.models.test_packing import run
 from tests.models.wide import save_wide

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from snello.ops.matmul import resolve
-from snello.ops.matmul.packing import look_up, pack, pack_gated, unpack_rows
+from snello.ops.matmul.packing import pack, pack_gated, unpack_rows
 from snello.ops.matmul.rounding import quantize_rows
 from snello.ops.native import load_library
 from snello.quant.rounding import dequantize, quantize

@@ -65,6 +65,8 @@ def arrange(
             f"a step got sequences {list(sequences)} with counts {list(counts)}; each sequence "
             "may appear once and appends at least 1 token."
         )
+    if max(counts) == 1:
+        return _arrange_single(sequences, starts, device)
     owner, start, count = np.array(sequences), np.array(starts), np.array(counts)
     first_rows = count.cumsum() - count
     positions = np.arange(count.sum()) + (start - first_rows).repeat(count)
@@ -83,6 +85,19 @@ def arrange(
         owners=torch.from_numpy(owner.repeat(count)).to(device),
         groups=tuple(groups),
     )
+
+
+def _arrange_single(
+    sequences: Sequence[int], starts: Sequence[int], device: torch.device
+) -> Layout:
+    """Lay out a step of one token each, as most are: with as few tensors as it takes."""
+    owners = torch.tensor(sequences, device=device)
+    positions = torch.tensor(starts, device=device)
+    ones = torch.ones_like(owners)
+    shown = positions[:, None].to(torch.int32)
+    rows = torch.arange(len(sequences), device=device)[:, None]
+    group = Group(owners, positions, ones, rows, shown, shown)
+    return Layout(owners, positions, ones, positions, positions + 1, owners, (group,))
 
 
 def _group(

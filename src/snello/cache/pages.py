@@ -69,6 +69,13 @@ class PagePool:
         self._stack[bottom : self.num_free] = freed.flip(0)
         return freed
 
+    def put_back(self, pages: Int[Tensor, " count"]) -> None:
+        """Return pages that were taken, are shared with nobody and were never written to."""
+        bottom = self.num_free
+        self.num_free = bottom + pages.shape[0]
+        self.num_holders[pages] = 0
+        self._stack[bottom : self.num_free] = pages.flip(0)
+
     def extend(self, first_page: int, count: int) -> None:
         """Add `count` free pages, numbered from `first_page`; numbers skipped are nobody's."""
         device = self._stack.device

@@ -229,8 +229,8 @@ class SparseMemory(PagedMemory):
         spare = self._spare[:, sequences]
         left = spare[spare >= 0]
         if len(left):
-            self.store.pool.give_back(left)
-        self._spare[:, sequences] = -1
+            self.store.pool.put_back(left)
+            self._spare[:, sequences] = -1
 
     def _count_live(
         self, sequences: Int[Tensor, " B"], lengths: Int[Tensor, " B"]

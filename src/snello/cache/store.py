@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snello.cache.pages import PagePool
 from snello.config.model import CacheShape
+from snello.ops.huge import allocate_zeros
 from snello.ops.pages import Slots
 
 EMPTY = 2**30
@@ -59,8 +60,8 @@ class PageStore:
         self.pool = PagePool(num_pages, device)
         self.blank, self.trash = num_pages, num_pages + 1
         slots = (num_pages + 2, page_tokens)
-        self.keys = torch.zeros(*slots, key_width, dtype=dtype, device=device)
-        self.values = torch.zeros(*slots, value_width, dtype=dtype, device=device)
+        self.keys = allocate_zeros((*slots, key_width), dtype, device)
+        self.values = allocate_zeros((*slots, value_width), dtype, device)
         self.positions = torch.full(slots, EMPTY, dtype=torch.int32, device=device)
         self.evict = torch.zeros(slots, dtype=torch.bool, device=device)
         self.tile_bytes = 2**23 if device.type == "cpu" else 2**28

@@ -49,8 +49,10 @@ def sample(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B
 
     Of equal logits the first token id is taken. `logits` stay as they are.
     """
-    chosen = logits.argmax(dim=-1)
     special = [row for row, ask in enumerate(asks) if not ask.is_plain]
+    if len(special) == len(asks):
+        return _choose_specially(logits.float(), asks)
+    chosen = logits.argmax(dim=-1)
     if special:
         rows = torch.tensor(special, device=logits.device)
         chosen[rows] = _choose_specially(
@@ -64,8 +66,10 @@ def _choose_specially(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[
     if edited:
         logits = logits.clone()
         edit_logits(logits, edited)
-    chosen = logits.argmax(dim=-1)
     drawing = [row for row, ask in enumerate(asks) if ask.temperature > 0.0]
+    if len(drawing) == len(asks):
+        return _draw(logits, asks)
+    chosen = logits.argmax(dim=-1)
     if drawing:
         rows = torch.tensor(drawing, device=logits.device)
         chosen[rows] = _draw(_pick(logits, drawing), [asks[row] for row in drawing])
@@ -81,8 +85,8 @@ def _draw(logits: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Int[Tensor, " B"
         rows = torch.tensor(filtered, device=device)
         some = _pick(weights, filtered)
         weights[rows] = some * find_allowed(some, [asks[row] for row in filtered])
-    seeds = torch.tensor([(ask.seed, ask.num_drawn) for ask in asks], device=device)  # (B, 2)
-    return choose(weights, draw_uniforms(seeds[:, 0], seeds[:, 1]))
+    uniforms = draw_uniforms([(ask.seed, ask.num_drawn) for ask in asks])
+    return choose(weights, torch.from_numpy(uniforms).to(device))
 
 
 def find_allowed(weights: Float[Tensor, "B V"], asks: Sequence[Ask]) -> Bool[Tensor, "B V"]:

@@ -15,7 +15,7 @@ from snello.models.decision import AdapterDecision
 from snello.models.decoder import read_logits
 from snello.models.layers import RMSNorm
 from snello.ops.experts.reference import sum_answers
-from snello.ops.matmul.packing import Packed, look_up
+from snello.ops.matmul.packing import Packed
 
 Multiply = Callable[..., Tensor]
 """`multiply` of ops/matmul, of some backend."""
@@ -54,14 +54,31 @@ class PackedLinear(nn.Module):
 class PackedEmbedding(nn.Module):
     """Rows of a packed weight, which the output product reads as well."""
 
-    def __init__(self, packed: Packed, dtype: torch.dtype) -> None:
+    def __init__(
+        self, packed: Packed, dtype: torch.dtype, look_up: Callable[[Packed, Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.packed = packed
         self.dtype = dtype
+        self.look_up = look_up
 
     def forward(self, tokens: Int[Tensor, " T"]) -> Float[Tensor, "T C"]:
         """Look rows up."""
-        return look_up(self.packed, tokens).to(self.dtype)
+        return self.look_up(self.packed, tokens).to(self.dtype)
+
+
+class PackedNorm(nn.Module):
+    """The norm after the last layer, through a kernel."""
+
+    def __init__(self, norm: RMSNorm, rms_norm: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+        super().__init__()
+        self.weight = norm.weight
+        self.eps = norm.eps
+        self.rms_norm = rms_norm
+
+    def forward(self, x: Float[Tensor, "T C"]) -> Float[Tensor, "T C"]:
+        """Norm each row."""
+        return self.rms_norm(x, self.weight, self.eps)
 
 
 class PackedExperts(nn.Module):

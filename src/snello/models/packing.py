@@ -16,7 +16,7 @@ from snello.models.attention import Attention
 from snello.models.checkpoint import EMBEDDING
 from snello.models.decoder import Decoder, DecoderLayer
 from snello.models.experts import ExpertBlock, StackedExperts
-from snello.models.layers import FeedForward
+from snello.models.layers import FeedForward, RMSNorm
 from snello.models.packed import (
     Added,
     PackedAttention,
@@ -25,9 +25,10 @@ from snello.models.packed import (
     PackedFeedForward,
     PackedLayer,
     PackedLinear,
+    PackedNorm,
 )
-from snello.ops import decide, place
-from snello.ops.matmul import resolve
+from snello.ops import decide, norm, place
+from snello.ops.matmul import resolve, resolve_look_up
 from snello.ops.matmul.packing import Bits, Packed, pack, pack_gated
 from snello.ops.native import Backend, choose_backend
 from snello.quant.rounding import Quantized, check_group, dequantize, quantize
@@ -50,10 +51,13 @@ def pack_decoder(decoder: Decoder, bits: Bits, group: int) -> None:
     layers = decoder.model.layers
     for index in range(len(layers)):
         layers[index] = packer.pack_layer(cast(DecoderLayer, layers[index]))
+    if isinstance(decoder.model.norm, RMSNorm):
+        decoder.model.norm = PackedNorm(decoder.model.norm, norm.resolve(packer.heads_backend))
     if decoder.lm_head is None:
         embedding = decoder.get_parameter(EMBEDDING)
         packed = packer.pack_parameter(EMBEDDING, embedding)
-        decoder.model.embed_tokens = PackedEmbedding(packed, embedding.dtype)
+        look_up = resolve_look_up(packer.backend)
+        decoder.model.embed_tokens = PackedEmbedding(packed, embedding.dtype, look_up)
         decoder.lm_head = PackedLinear(packed, None, None, packer.multiply)
     else:
         decoder.lm_head = packer.join([cast(nn.Linear, decoder.lm_head)])
@@ -107,10 +111,10 @@ class Packer:
         self.is_silu = decoder.config.activation == "silu"
         self.bits: Bits = bits
         self.group = group
-        backend = choose_backend(torch.device("cpu"))
-        self.multiply = resolve(backend)
+        self.backend = choose_backend(torch.device("cpu"))
+        self.multiply = resolve(self.backend)
         is_float = decoder.get_parameter(EMBEDDING).dtype == torch.float32
-        self.heads_backend: Backend = backend if is_float else "reference"
+        self.heads_backend: Backend = self.backend if is_float else "reference"
         self.names = {module: name for name, module in decoder.named_modules()}
 
     def pack_layer(self, layer: DecoderLayer) -> PackedLayer:

@@ -48,9 +48,8 @@ class CompiledStack:
             hidden: Tensor = self._decoder(tokens, step)
             return hidden
         body = self._decoder.model
-        x = body.embed_tokens(tokens)
-        normed: Tensor = body.norm(self._run(x, body.rotary(step.positions, step.lengths), step))
-        return normed
+        angles = body.rotary(step.positions, step.lengths)
+        return self._run(body.embed_tokens(tokens), angles, step)
 
     @torch.no_grad()
     def _run(
@@ -109,7 +108,8 @@ def _build(decoder: Decoder) -> Any:
     ]  # fmt: skip
     scale, offset = (0.0, 0.0) if decision is None else (decision.scale, decision.offset)
     numbers = [config.norm_eps, config.attention_scale, float(scale), float(offset)]
-    stack = torch.classes.snello.Stack(sizes, numbers, config.rope.interleaved)
+    norm = decoder.get_parameter(NORM).detach()
+    stack = torch.classes.snello.Stack(sizes, numbers, config.rope.interleaved, norm)
     for layer in decoder.model.layers:
         assert isinstance(layer, PackedLayer)
         _add_layer(stack, layer)

@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/BFloat16.h>
+#include <immintrin.h>
 #include <torch/library.h>
 
 #include <algorithm>

@@ -3,9 +3,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <immintrin.h>
-#include <sys/mman.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -23,7 +21,6 @@ namespace {
 constexpr float kSmallest = 1e-30f;          // a group with nothing larger counts as zero
 constexpr long kChunkBytes = 512 * 1024;     // of quantized rows that are worked on together
 constexpr long kPieceBytes = 64 * 1024;      // less weight than this is not worth a thread
-constexpr long kHugePage = 2 * 1024 * 1024;  // of x86-64
 
 using Job = snello::Product;
 using Kernels = snello::ProductKernels;
@@ -105,16 +102,33 @@ at::Tensor matmul(const at::Tensor& x, const at::Tensor& packed, int64_t num_out
   return out;
 }
 
-// Memory that starts on a huge page, and asks for huge pages where the system gives them.
-at::Tensor empty_huge(int64_t num_bytes) {
-  const int64_t mapped = num_bytes + kHugePage;
-  void* base = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  TORCH_CHECK(base != MAP_FAILED, "no memory for ", num_bytes, " bytes of packed weights");
-  const auto address = reinterpret_cast<uintptr_t>(base);
-  void* start = reinterpret_cast<void*>((address + kHugePage - 1) / kHugePage * kHugePage);
-  madvise(start, num_bytes, MADV_HUGEPAGE);  // advice: without it all works, more slowly
-  return at::from_blob(start, {num_bytes}, [base, mapped](void*) { munmap(base, mapped); },
-                       at::kByte);
+// Rows of a weight as floats; `packed` may be any weight that is not gated.
+at::Tensor look_up(const at::Tensor& packed, const at::Tensor& rows, int64_t num_inputs,
+                   int64_t bits, int64_t group) {
+  TORCH_CHECK(rows.dim() == 1 && rows.scalar_type() == at::kLong && rows.is_contiguous(),
+              "look_up: rows must be contiguous int64");
+  TORCH_CHECK(packed.is_contiguous() &&
+                  packed.size(1) == num_inputs / group * 64 + num_inputs * bits * 4,
+              "look_up: packed is not what packing makes of this shape");
+  const at::Tensor out = at::empty({rows.numel(), num_inputs}, packed.options().dtype(at::kFloat));
+  const long group_bytes = 64 + group * bits * 4;
+  for (int64_t r = 0; r < rows.numel(); ++r) {
+    const int64_t row = rows.const_data_ptr<int64_t>()[r], lane = row % 32;
+    TORCH_CHECK(row >= 0 && row < packed.size(0) * 32, "look_up: there is no row ", row);
+    const uint8_t* from = packed.const_data_ptr<uint8_t>() + row / 32 * packed.size(1);
+    float* to = out.mutable_data_ptr<float>() + r * num_inputs;
+    for (long first = 0; first < num_inputs; first += group, from += group_bytes) {
+      const auto* scales = reinterpret_cast<const uint16_t*>(from);
+      const float scale = std::bit_cast<float>(static_cast<uint32_t>(scales[lane]) << 16);
+      for (long i = 0; i < group; ++i) {
+        const long vector = bits == 8 ? i / 4 : i / 8;
+        const uint8_t byte = from[64 + vector * 128 + lane * 4 + i % 4];
+        const int code = bits == 8 ? byte : i % 8 < 4 ? byte & 15 : byte >> 4;
+        to[first + i] = static_cast<float>(code - (1 << (bits - 1))) * scale;
+      }
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -132,10 +146,13 @@ ProductKernels choose_product(int64_t bits, bool narrow) {
 }  // namespace snello
 
 TORCH_LIBRARY_FRAGMENT(snello, m) {
-  m.def("empty_huge(int num_bytes) -> Tensor", &empty_huge);
   m.def(
       "matmul(Tensor x, Tensor packed, int num_outputs, int bits, int group, bool gated, "
       "Tensor? bias, Tensor? residual, Tensor? norm, float eps, bool narrow) -> Tensor");
+  m.def("look_up(Tensor packed, Tensor rows, int num_inputs, int bits, int group) -> Tensor");
 }
 
-TORCH_LIBRARY_IMPL(snello, CPU, m) { m.impl("matmul", &matmul); }
+TORCH_LIBRARY_IMPL(snello, CPU, m) {
+  m.impl("matmul", &matmul);
+  m.impl("look_up", &look_up);
+}

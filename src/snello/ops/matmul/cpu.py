@@ -1,7 +1,7 @@
 """Products with packed weights through the compiled kernel. Knows nothing of layers."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.ops.matmul.packing import Packed
@@ -31,4 +31,11 @@ def multiply(
         eps,
         narrow,
     )
+    return out
+
+
+def look_up(packed: Packed, rows: Int[Tensor, " R"]) -> Float[Tensor, "R C"]:
+    """As `reference.look_up`."""
+    size, bits, group = packed.num_inputs, packed.bits, packed.group
+    out: Tensor = torch.ops.snello.look_up.default(packed.data, rows, size, bits, group)
     return out

@@ -17,8 +17,7 @@ from jaxtyping import BFloat16, Float, Int, Int8, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from snello.ops.matmul.rounding import split_groups
-from snello.ops.native import load_library
+from snello.ops.huge import allocate_zeros
 
 BLOCK = 32
 HALF = BLOCK // 2
@@ -90,12 +89,6 @@ def unpack_rows(
     return signed.to(torch.int8).flatten(1), scales.float()
 
 
-def look_up(packed: Packed, rows: Int[Tensor, " R"]) -> Float[Tensor, "R C"]:
-    """Some rows of the weight as float32, as an embedding reads them."""
-    codes, scales = unpack_rows(packed, rows)
-    return (split_groups(codes, packed.group) * scales[..., None]).flatten(1)
-
-
 def _take_turns(pair: Shaped[Tensor, "2 N X"]) -> Shaped[Tensor, "M X"]:
     """16 rows of the first, 16 of the second, and so on; rows of zeros fill up the last ones."""
     filled = functional.pad(pair, (0, 0, 0, -pair.shape[1] % HALF))
@@ -116,8 +109,5 @@ def _order(
 
 
 def _allocate(num_blocks: int, block_bytes: int) -> UInt8[Tensor, "blocks bytes"]:
-    """Memory for packed weights: on huge pages where kernels and system have them."""
-    if not load_library().is_loaded:
-        return torch.empty(num_blocks, block_bytes, dtype=torch.uint8)
-    data: Tensor = torch.ops.snello.empty_huge(num_blocks * block_bytes)
-    return data.view(num_blocks, block_bytes)
+    """Memory for packed weights."""
+    return allocate_zeros((num_blocks, block_bytes), torch.uint8, torch.device("cpu"))

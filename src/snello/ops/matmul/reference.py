@@ -1,7 +1,7 @@
 """Products with packed weights in plain torch. Knows nothing of layers."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,3 +40,9 @@ def multiply(
     out = out[:, : packed.num_outputs]
     out = out if bias is None else out + bias
     return out if residual is None else out + residual
+
+
+def look_up(packed: Packed, rows: Int[Tensor, " R"]) -> Float[Tensor, "R C"]:
+    """Some rows of the weight as float32, as an embedding reads them."""
+    codes, scales = unpack_rows(packed, rows)
+    return (split_groups(codes, packed.group) * scales[..., None]).flatten(1)

@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "norm/norming.h"
 #include "simd.h"
 
 namespace {
@@ -30,8 +31,7 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   const int64_t size = weight.numel();
   TORCH_CHECK(x.dim() > 0 && x.size(-1) == size, "rms_norm: weight must be as long as a row");
   at::Tensor out = at::empty_like(rows);
-  const auto norm_row =
-      snello::best_isa() == snello::Isa::avx512 ? avx512::rms_norm_row : avx2::rms_norm_row;
+  const snello::NormRow norm_row = snello::choose_norm();
   const float* in = rows.const_data_ptr<float>();
   const float* scale = weight.const_data_ptr<float>();
   float* to = out.mutable_data_ptr<float>();
@@ -46,6 +46,10 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
 bool runs_here() { return snello::best_isa() != snello::Isa::none; }
 
 }  // namespace
+
+snello::NormRow snello::choose_norm() {
+  return best_isa() == Isa::avx512 ? avx512::rms_norm_row : avx2::rms_norm_row;
+}
 
 TORCH_LIBRARY_FRAGMENT(snello, m) {
   m.def("runs_here() -> bool", &runs_here);

@@ -8,6 +8,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <immintrin.h>
 #include <torch/library.h>
 
 #include <algorithm>

@@ -15,12 +15,15 @@
 #include "append/appending.h"
 #include "decide/deciding.h"
 #include "matmul/product.h"
+#include "norm/norming.h"
 #include "page_attend/reading.h"
 #include "place/placing.h"
 #include "stack/team.h"
 
 namespace snello {
 namespace {
+
+constexpr int64_t kBytesAhead = 128 * 1024;  // of weights, fetched by threads that wait
 
 using Optional = std::optional<at::Tensor>;
 
@@ -83,11 +86,12 @@ struct Step {
 
 class Stack : public torch::CustomClassHolder {
  public:
-  Stack(std::vector<int64_t> sizes, std::vector<double> numbers, bool interleaved)
+  Stack(std::vector<int64_t> sizes, std::vector<double> numbers, bool interleaved, at::Tensor norm)
       : sizes_{sizes.at(0), sizes.at(1), sizes.at(2), sizes.at(3), sizes.at(4), sizes.at(5),
                sizes.at(6)},
         numbers_{numbers.at(0), numbers.at(1), numbers.at(2), numbers.at(3)},
-        interleaved_(interleaved) {}
+        interleaved_(interleaved),
+        norm_(std::move(norm)) {}
 
   // Weights in the order of `Layer`, without their biases, and the biases of the four.
   void add_layer(std::vector<at::Tensor> weights, std::vector<Optional> biases,
@@ -145,8 +149,11 @@ class Stack : public torch::CustomClassHolder {
 #pragma omp parallel for num_threads(num_threads) schedule(static, 1)
     for (int64_t thread = 0; thread < num_threads; ++thread) run_thread(step, shown, team, thread);
     at::Tensor out = at::empty(x.sizes(), x.options());
-    std::copy(room_.stream.begin(), room_.stream.begin() + x.numel(),
-              out.mutable_data_ptr<float>());
+    float* to = out.mutable_data_ptr<float>();
+    for (int64_t row = 0; row < T; ++row) {
+      choose_norm()(room_.stream.data() + row * sizes_.hidden, norm_.const_data_ptr<float>(),
+                    static_cast<float>(numbers_.eps), sizes_.hidden, to + row * sizes_.hidden);
+    }
     return out;
   }
 
@@ -154,6 +161,7 @@ class Stack : public torch::CustomClassHolder {
   const Sizes sizes_;
   const Numbers numbers_;
   const bool interleaved_;
+  const at::Tensor norm_;  // after the last layer
   std::vector<Layer> layers_;
   Room room_;
   PageRead reading_;
@@ -172,13 +180,13 @@ class Stack : public torch::CustomClassHolder {
     grow(room_.normed, threads * sizes_.hidden);
     grow(room_.logits, T * sizes_.num_kv_heads);
     grow(room_.marks, T * sizes_.num_kv_heads);
-    grow(room_.codes, T * (sizes_.widest() + 8 * (sizes_.widest() / sizes_.group)));
+    grow(room_.codes, std::max(T, threads) * (sizes_.widest() + 8 * (sizes_.widest() / sizes_.group)));
     grow(room_.zeros, shown.num_held.size(1) * shown.num_held.size(2));
   }
 
   Product product(int64_t T, const float* x, const at::Tensor* norm, const Weight& weight,
                   int64_t num_inputs, int64_t num_outputs, bool gated, float* out,
-                  const float* residual) {
+                  const float* residual, int64_t thread) {
     Product job{.x = x,
                 .norm = norm == nullptr ? nullptr : norm->const_data_ptr<float>(),
                 .bias = floats_of(weight.bias),
@@ -196,18 +204,29 @@ class Stack : public torch::CustomClassHolder {
                 .codes = nullptr,
                 .scales = nullptr,
                 .sums = nullptr};
-    job.use_scratch(room_.codes.data());
+    job.use_scratch(room_.codes.data() + (T == 1 ? thread * job.scratch_bytes() : 0));
     return job;
   }
 
-  void multiply(const Product& job, Team& team, int64_t thread) {
+  // The beginning of a thread's part of a weight.
+  Ahead look_ahead(const Weight& weight, const Team& team, int64_t thread) const {
+    const Span blocks = team.part(thread, weight.packed.size(0));
+    return {weight.packed.const_data_ptr<uint8_t>() + blocks.first * weight.packed.size(1),
+            kBytesAhead};
+  }
+
+  void multiply(const Product& job, const Weight* next, Team& team, int64_t thread) {
     const ProductKernels kernels = choose_product(sizes_.bits, false);
-    const Span rows = team.part(thread, job.num_rows);
-    if (rows.first < rows.last) kernels.quantize(job, rows.first, rows.last);
-    team.meet();
+    if (job.num_rows == 1) {
+      kernels.quantize(job, 0, 1);  // each thread for itself: that is faster than to wait
+    } else {
+      const Span rows = team.part(thread, job.num_rows);
+      if (rows.first < rows.last) kernels.quantize(job, rows.first, rows.last);
+      team.meet();
+    }
     const Span blocks = team.part(thread, job.num_blocks());
     if (blocks.first < blocks.last) kernels.multiply(job, blocks.first, blocks.last);
-    team.meet();
+    team.meet(next == nullptr ? Ahead{} : look_ahead(*next, team, thread));
   }
 
   void run_thread(const Step& step, const Shown& shown, Team& team, int64_t thread) {
@@ -218,18 +237,19 @@ class Stack : public torch::CustomClassHolder {
       const Layer& layer = layers_[index];
       decide(step, shown, layer, index, team, thread);
       multiply(product(T, x, &layer.input_norm, layer.qkv, C, sizes_.qkv(), false,
-                       room_.qkv.data(), nullptr),
-               team, thread);
+                       room_.qkv.data(), nullptr, thread),
+               nullptr, team, thread);
       store(step, shown, layer, index, team, thread);
-      read(step, shown, index, team, thread, scratch);
+      read(step, shown, index, team, thread, scratch, look_ahead(layer.output, team, thread));
       multiply(product(T, room_.read.data(), nullptr, layer.output, sizes_.queries(), C, false, x,
-                       x),
-               team, thread);
+                       x, thread),
+               &layer.gate_up, team, thread);
       multiply(product(T, x, &layer.middle_norm, layer.gate_up, C, sizes_.inner, true,
-                       room_.inner.data(), nullptr),
-               team, thread);
-      multiply(product(T, room_.inner.data(), nullptr, layer.down, sizes_.inner, C, false, x, x),
-               team, thread);
+                       room_.inner.data(), nullptr, thread),
+               &layer.down, team, thread);
+      multiply(product(T, room_.inner.data(), nullptr, layer.down, sizes_.inner, C, false, x, x,
+                       thread),
+               index + 1 < layers_.size() ? &layers_[index + 1].qkv : nullptr, team, thread);
     }
   }
 
@@ -318,7 +338,7 @@ class Stack : public torch::CustomClassHolder {
   }
 
   void read(const Step& step, const Shown& shown, int64_t index, Team& team, int64_t thread,
-            ReadScratch& scratch) {
+            ReadScratch& scratch, Ahead next) {
     if (thread == 0) {
       reading_.lists = {shown.pages.const_data_ptr<int64_t>() + index * shown.pages.stride(0),
                         shown.num_held.const_data_ptr<int64_t>() +
@@ -329,9 +349,9 @@ class Stack : public torch::CustomClassHolder {
       reading_.out = room_.read.data();
       reading_.prepare();
     }
-    team.meet();
+    team.meet(next);
     reading_.work(scratch);
-    team.meet();
+    team.meet(next);
     if (thread == 0) reading_.count(step.num_seen);
   }
 };
@@ -340,7 +360,7 @@ class Stack : public torch::CustomClassHolder {
 
 TORCH_LIBRARY_FRAGMENT(snello, m) {
   m.class_<snello::Stack>("Stack")
-      .def(torch::init<std::vector<int64_t>, std::vector<double>, bool>())
+      .def(torch::init<std::vector<int64_t>, std::vector<double>, bool, at::Tensor>())
       .def("add_layer", &snello::Stack::add_layer)
       .def("run", &snello::Stack::run);
 }

@@ -14,6 +14,12 @@ struct Span {
   int64_t first, last;
 };
 
+// Bytes that a thread will read next.
+struct Ahead {
+  const uint8_t* from = nullptr;
+  int64_t num_bytes = 0;
+};
+
 class Team {
  public:
   explicit Team(int64_t size) : size_(size) {}
@@ -23,7 +29,8 @@ class Team {
   }
 
   // Wait for the others: spin, as phases are short, but yield where a thread has lost its processor.
-  void meet() {
+  // Who waits fetches the beginning of what it will read next, as far as there is time.
+  void meet(Ahead ahead = {}) {
     if (size_ == 1) return;
     const int64_t phase = phase_.load(std::memory_order_acquire);
     if (num_here_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
@@ -32,7 +39,11 @@ class Team {
       return;
     }
     for (int64_t turn = 0; phase_.load(std::memory_order_acquire) == phase; ++turn) {
-      turn < kPatience ? _mm_pause() : static_cast<void>(sched_yield());
+      if (64 * turn < ahead.num_bytes) {
+        __builtin_prefetch(ahead.from + 64 * turn, 0, 2);
+      } else {
+        turn < kPatience ? _mm_pause() : static_cast<void>(sched_yield());
+      }
     }
   }
 
