@@ -6,9 +6,7 @@ import torch
 from snello.ops.native import load_library
 from snello.ops.place import resolve
 
-needs_kernels = pytest.mark.skipif(
-    not load_library().is_loaded, reason=str(load_library().reason)
-)
+needs_kernels = pytest.mark.skipif(not load_library().is_loaded, reason=str(load_library().reason))
 
 
 @pytest.mark.parametrize("backend", ["reference", pytest.param("cpu", marks=needs_kernels)])

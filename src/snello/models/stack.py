@@ -120,7 +120,9 @@ def _add_layer(stack: Any, layer: PackedLayer) -> None:
     linears, decision = _list_linears(layer), layer.decision
     inner = layer.attention.attention  # type: ignore[union-attr]
     norms = [linears[i].norm[0] for i in (0, 2)]  # type: ignore[index]
-    heads = [None if norm is None else norm.weight.detach() for norm in (inner.q_norm, inner.k_norm)]
+    heads = [
+        None if norm is None else norm.weight.detach() for norm in (inner.q_norm, inner.k_norm)
+    ]
     rows = [None, None]
     if decision is not None:
         rows = [decision.norm.weight.detach(), decision.proj.weight.detach()]

@@ -23,6 +23,7 @@
 namespace snello {
 namespace {
 
+constexpr int64_t kPieceBytes = 64 * 1024;   // of weights, taken at once by a thread
 constexpr int64_t kBytesAhead = 128 * 1024;  // of weights, fetched by threads that wait
 
 using Optional = std::optional<at::Tensor>;
@@ -224,8 +225,9 @@ class Stack : public torch::CustomClassHolder {
       if (rows.first < rows.last) kernels.quantize(job, rows.first, rows.last);
       team.meet();
     }
-    const Span blocks = team.part(thread, job.num_blocks());
-    if (blocks.first < blocks.last) kernels.multiply(job, blocks.first, blocks.last);
+    const int64_t piece = std::max<int64_t>(1, kPieceBytes / job.block_bytes);
+    team.share(thread, job.num_blocks(), piece,
+               [&](int64_t first, int64_t last) { kernels.multiply(job, first, last); });
     team.meet(next == nullptr ? Ahead{} : look_ahead(*next, team, thread));
   }
 

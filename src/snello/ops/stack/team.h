@@ -4,8 +4,10 @@
 #include <immintrin.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 namespace snello {
 
@@ -22,10 +24,26 @@ struct Ahead {
 
 class Team {
  public:
-  explicit Team(int64_t size) : size_(size) {}
+  explicit Team(int64_t size) : size_(size), taken_{std::vector<Count>(size), std::vector<Count>(size)} {}
 
   Span part(int64_t thread, int64_t count) const {
     return {count * thread / size_, count * (thread + 1) / size_};
+  }
+
+  // Do `work(first, last)` for all of [0, count): each thread its own part, piece by piece, then what
+  // the slower ones have left. A `meet` must follow.
+  template <typename Work>
+  void share(int64_t thread, int64_t count, int64_t piece, const Work& work) {
+    const int64_t turn = taken_[0][thread].num_shares++ % 2;
+    taken_[1 - turn][thread].number.store(0, std::memory_order_relaxed);
+    for (int64_t step = 0; step < size_; ++step) {
+      const int64_t owner = (thread + step) % size_;
+      const Span mine = part(owner, count);
+      std::atomic<int64_t>& taken = taken_[turn][owner].number;
+      for (int64_t first; (first = mine.first + taken.fetch_add(piece)) < mine.last;) {
+        work(first, std::min(first + piece, mine.last));
+      }
+    }
   }
 
   // Wait for the others: spin, as phases are short, but yield where a thread has lost its processor.
@@ -48,8 +66,15 @@ class Team {
   }
 
  private:
+  struct alignas(64) Count {
+    std::atomic<int64_t> number{0};
+    int64_t num_shares = 0;
+    Count() = default;
+    Count(const Count&) {}
+  };
   static constexpr int64_t kPatience = 20000;
   const int64_t size_;
+  std::vector<Count> taken_[2];  // of each thread's part; two take turns
   alignas(64) std::atomic<int64_t> num_here_{0};
   alignas(64) std::atomic<int64_t> phase_{0};
 };
