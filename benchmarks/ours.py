@@ -51,7 +51,7 @@ class Ours:
 
     def serve(self, num_threads: int, context_tokens: int) -> Served:
         """Build the engine with room for so many threads of such length."""
-        pool_mib = self._size_pool(num_threads, context_tokens)
+        pool_mib = self.size_pool(num_threads, context_tokens)
         return self.serve_budget(pool_mib, max_sequences=num_threads)
 
     def serve_budget(self, pool_mib: int, *, max_sequences: int) -> Served:
@@ -61,6 +61,20 @@ class Ours:
         )
         self._served = serve(self.adapter, config)
         return self._served
+
+    def size_pool(
+        self, num_threads: int, context_tokens: int, spare_tokens: int = MOST_PROMPT_TOKENS
+    ) -> int:
+        """Return MiB for the tokens that will live, and for so many that nobody has forgotten yet."""
+        stored = self._setting.build_config().dtype
+        dense = dense_kv_bytes(self.config, 1, stored)
+        num_live, num_partial = float(context_tokens), 64.0
+        if self._kind != "dense":
+            share = fmean(fmean(heads) for heads in self.kept)
+            window = self._setting.window
+            num_live = min(context_tokens, window) + share * max(0, context_tokens - window)
+        most = num_threads * (num_live + num_partial) + spare_tokens
+        return int(most * dense * POOL_SLACK / 2**20) + 1
 
     def open(self, num_threads: int, context_tokens: int, num_steps: int) -> dict[str, Any]:
         """Fill the memory, and let the first step sample a token for each thread."""
@@ -147,18 +161,6 @@ class Ours:
         """Return the field of SamplingConfig that lets no reply end by chance, if there is one."""
         has_field = "ignore_eos" in SamplingConfig.__dataclass_fields__
         return {"ignore_eos": True} if has_field else {}
-
-    def _size_pool(self, num_threads: int, context_tokens: int) -> int:
-        """Return MiB for the tokens that will live, and for the worst case of one chunk."""
-        stored = self._setting.build_config().dtype
-        dense = dense_kv_bytes(self.config, 1, stored)
-        num_live, num_spare = float(context_tokens), 64.0
-        if self._kind != "dense":
-            share = fmean(fmean(heads) for heads in self.kept)
-            window = self._setting.window
-            num_live = min(context_tokens, window) + share * max(0, context_tokens - window)
-        most = num_threads * (num_live + num_spare) + MOST_PROMPT_TOKENS
-        return int(most * dense * POOL_SLACK / 2**20) + 1
 
 
 def describe_backend() -> str:
