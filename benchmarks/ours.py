@@ -4,6 +4,7 @@ Knows nothing of peers, and takes steps only as a server would: `Engine.step`.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -65,7 +66,7 @@ class Ours:
     def size_pool(
         self, num_threads: int, context_tokens: int, spare_tokens: int = MOST_PROMPT_TOKENS
     ) -> int:
-        """Return MiB for the tokens that will live, and for so many that nobody has forgotten yet."""
+        """Return MiB for the tokens that will live, and for `spare_tokens` that all live."""
         stored = self._setting.build_config().dtype
         dense = dense_kv_bytes(self.config, 1, stored)
         num_live, num_partial = float(context_tokens), 64.0
@@ -161,6 +162,14 @@ class Ours:
         """Return the field of SamplingConfig that lets no reply end by chance, if there is one."""
         has_field = "ignore_eos" in SamplingConfig.__dataclass_fields__
         return {"ignore_eos": True} if has_field else {}
+
+
+def gather(setting: Setting, factors: Sequence[int]) -> list[Ours]:
+    """Return our engine once for each factor; 1 is dense memory, others need their adapter."""
+    return [
+        Ours(setting, setting.find_adapter(max(factor, 4)), "dense" if factor == 1 else "sparse")
+        for factor in factors
+    ]
 
 
 def describe_backend() -> str:
