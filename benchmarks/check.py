@@ -4,6 +4,7 @@ Knows nothing of time. The oracle keeps all tokens in float32, hides what was ev
 rule, and uses no kernel of ours but those of `transformers`-tested plain torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from benchmarks.ours import Ours
+from benchmarks.setting import Setting
 from snello.cache.dense import DenseMemory
 from snello.cache.masked import MaskedMemory
 from snello.cache.sparse import SparseMemory
@@ -90,6 +92,18 @@ class Oracle:
             max_sequences=1,
         )
         return run_text(self._loaded.decoder, masked, self.tokens)
+
+
+def judge_all(setting: Setting, contenders: Sequence[Ours]) -> dict[str, dict[str, Any]]:
+    """Judge each one by its own adapter; return figures by name.
+
+    Raises:
+        WrongLogits: one of them is off.
+    """
+    return {
+        who.name: Oracle(who.adapter, setting.window + 64).judge(who, setting.weights).as_figures()
+        for who in contenders
+    }
 
 
 @torch.inference_mode()

@@ -3,17 +3,23 @@
 One layer of Qwen3-0.6B's shape (8 key-value heads, 16 query heads, 128 numbers each), read from as
 many layers as exceed the last-level cache. Every case is first compared with the reference.
 
-    python benchmarks/decode_attention.py [--contexts 512 4096] [--batches 1 8] [--dtype bfloat16]
+    python -m benchmarks.decode_attention --contexts 512 4096 --batches 1 8 --dtype bfloat16
 """
 
-import argparse
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
+from typing import Any, Literal
 
 import torch
-from measuring import Bandwidth, measure_seconds, quantiles, record
+import tyro
 
+from benchmarks.bandwidth import Bandwidth
+from benchmarks.kernel_setting import KernelSetting
+from benchmarks.record import record, shorten
+from benchmarks.timing import take_turns
 from snello.config.model import CacheShape
-from snello.ops.native import load_library
 from snello.ops.page_attend import resolve
 from snello.ops.pages import Lists, News, Slots
 
@@ -24,7 +30,16 @@ LEAST_BYTES, MOST_BYTES = 2**27, 2**30  # all layers together; one layer alone
 TOLERANCE = 1e-4
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(KernelSetting):
+    """What does decode attention cost?"""
+
+    contexts: tuple[int, ...] = (512, 4096, 32768)
+    batches: tuple[int, ...] = (1, 8)
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """Pages of one layer, in the random order that a pool has after a while."""
 
@@ -82,64 +97,76 @@ def read(backend: str, layer: Layer, q: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def check(layer: Layer, q: torch.Tensor) -> float:
+    """Return the largest difference from the reference, which must be that of rounding."""
+    error = float((read("cpu", layer, q) - read("reference", layer, q)).abs().max())
+    assert error < TOLERANCE, f"the kernel is off by {error}"
+    return error
+
+
+def read_all(layers: list[Layer], q: torch.Tensor) -> None:
+    """Attention of all layers."""
+    for layer in layers:
+        read("cpu", layer, q)
+
+
 @torch.inference_mode()
-def measure(case: dict, bandwidth: Bandwidth, repeats: int) -> list[float] | None:
-    """Time one case and print it; the seconds of one layer, or None if it is too large."""
-    lengths = live_tokens(case["context"], case["kind"], case["batch"])
-    dtype = getattr(torch, case["dtype"])
-    num_bytes = int(lengths.sum()) * SHAPE.numbers_per_slot * dtype.itemsize
-    if num_bytes > MOST_BYTES:
-        return None
-    layers = [build_layer(lengths, dtype) for _ in range(max(1, -(-LEAST_BYTES // num_bytes)))]
-    q = torch.randn(case["batch"], SHAPE.num_heads * GROUP, SHAPE.key_size)
-    error = float((read("cpu", layers[0], q) - read("reference", layers[0], q)).abs().max())
-    assert error < TOLERANCE, f"the kernel is off by {error} in {case}"
-    seconds = []
-    for _ in range(repeats):
-        bandwidth.measure()
-        total = measure_seconds(lambda: [read("cpu", layer, q) for layer in layers])
-        seconds.append(total / len(layers))
-    report(case, seconds, layers[0].num_bytes, error, bandwidth)
-    return seconds
+def measure(options: Options, bandwidth: Bandwidth, context: int, batch: int) -> None:
+    """Check and time one context, all kinds in turns with a plain reading of memory."""
+    dtype = getattr(torch, options.dtype)
+    q = torch.randn(batch, SHAPE.num_heads * GROUP, SHAPE.key_size)
+    kinds: dict[str, list[Layer]] = {}
+    for kind in ("dense", "even", "uneven"):
+        lengths = live_tokens(context, kind, batch)
+        num_bytes = int(lengths.sum()) * SHAPE.numbers_per_slot * dtype.itemsize
+        if num_bytes <= MOST_BYTES:
+            num_layers = max(1, -(-LEAST_BYTES // num_bytes))
+            kinds[kind] = [build_layer(lengths, dtype) for _ in range(num_layers)]
+    errors = {kind: check(layers[0], q) for kind, layers in kinds.items()}
+    cases: dict[str, Callable[[], object]] = {"read": bandwidth.measure}
+    cases |= {kind: partial(read_all, layers, q) for kind, layers in kinds.items()}
+    times = take_turns(cases, options.repeats)
+    medians = {}
+    for kind, layers in kinds.items():
+        samples = [1e3 * seconds / len(layers) for seconds in times[kind]]
+        medians[kind] = median(samples)
+        case = {"context": context, "batch": batch, "kind": kind, "dtype": options.dtype}
+        figures = describe(layers[0].num_bytes, medians[kind] / 1e3, bandwidth)
+        report(options, case, samples, figures | {"error": shorten(errors[kind])})
+    for kind in medians.keys() - {"even"}:
+        print(f"{'':14}{kind} / even {medians[kind] / medians['even']:.2f}")
 
 
-def report(case: dict, seconds: list, num_bytes: int, error: float, bandwidth: Bandwidth) -> None:
-    """Print a row of the table, and keep it."""
-    median = quantiles(seconds)["p50"]
-    speed = num_bytes / median / 1e9
-    percent = 100 * speed / bandwidth.gigabytes_per_second
+def describe(num_bytes: int, seconds: float, bandwidth: Bandwidth) -> dict[str, Any]:
+    """Return what was read, and how near that is to the machine."""
+    return {
+        "kv_mb": round(num_bytes / 1e6, 3),
+        "read_gb_s": round(bandwidth.median / 1e9, 2),
+        "percent_of_read": round(100 * num_bytes / seconds / bandwidth.median, 1),
+    }
+
+
+def report(
+    options: Options, case: dict[str, Any], samples: list[float], figures: dict[str, Any]
+) -> None:
+    """Write a line and print it."""
+    row = record(options.results, "decode_attention", "ms", samples, case=case, figures=figures)
     print(
-        f"{case['context']:>7} {case['batch']:>5} {case['kind']:>7} {1e3 * median:>9.3f} ms "
-        f"{num_bytes / 2**20:>8.1f} MiB {speed:>6.2f} GB/s {percent:>4.0f} %  error {error:.0e}"
+        f"{case['context']:>7} {case['batch']:>5} {case['kind']:>7} {row['p50']:>9.3f} ms "
+        f"{figures['kv_mb']:>8.1f} MB {figures['percent_of_read']:>4.0f} % of "
+        f"{figures['read_gb_s']:.2f} GB/s  error {figures['error']:.0e}",
+        flush=True,
     )
-    more = {"bytes": num_bytes, "percent_of_bandwidth": percent, "error": error}
-    more["bandwidth_gb_per_s"] = bandwidth.gigabytes_per_second
-    record("decode_attention", case, seconds, **more)
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """Run all cases."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--contexts", type=int, nargs="+", default=[512, 4096, 32768])
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    parser.add_argument("--repeats", type=int, default=7)
-    given = parser.parse_args()
-    assert load_library().is_loaded, load_library().reason
+    options.prepare()
     bandwidth = Bandwidth()
-    for batch in given.batches:
-        for context in given.contexts:
-            medians = {}
-            for kind in ("dense", "even", "uneven"):
-                case = {"context": context, "batch": batch, "kind": kind, "dtype": given.dtype}
-                if seconds := measure(case, bandwidth, given.repeats):
-                    medians[kind] = quantiles(seconds)["p50"]
-            ratios = [f"uneven / even {medians['uneven'] / medians['even']:.2f}"]
-            if "dense" in medians:
-                ratios.append(f"dense / factor 8 {medians['dense'] / medians['even']:.2f}")
-            print(" " * 14 + ", ".join(ratios))
-    print(f"read bandwidth {bandwidth.gigabytes_per_second:.2f} GB/s")
+    for batch in options.batches:
+        for context in options.contexts:
+            measure(options, bandwidth, context, batch)
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options))

@@ -19,9 +19,9 @@ import torch
 import tyro
 
 from benchmarks.bandwidth import Bandwidth
-from benchmarks.check import Oracle
+from benchmarks.check import judge_all
 from benchmarks.filling import Filler, add_filled
-from benchmarks.ours import Ours
+from benchmarks.ours import Ours, gather
 from benchmarks.record import record
 from benchmarks.setting import Setting
 from benchmarks.traffic import Traffic, token_bytes
@@ -165,14 +165,8 @@ class Service:
 def main(options: Options) -> None:
     """Check, start all services, let them serve in turns, and write what they did."""
     torch.set_num_threads(options.cores)
-    contenders = [
-        Ours(options, options.find_adapter(max(factor, 4)), "dense" if factor == 1 else "sparse")
-        for factor in options.factors
-    ]
-    verdicts: dict[str, dict[str, Any]] = {}
-    for who in contenders:
-        oracle = Oracle(who.adapter, options.window + 64)
-        verdicts[who.name] = oracle.judge(who, options.weights).as_figures()
+    contenders = gather(options, options.factors)
+    verdicts = judge_all(options, contenders)
     services = [start_service(options, who) for who in contenders]
     bandwidth = Bandwidth()
     for service in cycle(services):

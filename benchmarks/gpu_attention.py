@@ -12,6 +12,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+import tyro
 
 from benchmarks.gpu_setting import (
     FACTOR,
@@ -22,6 +23,7 @@ from benchmarks.gpu_setting import (
     choose_scale,
     measure_copy,
 )
+from benchmarks.record import Place
 from snello.config.model import CacheShape
 from snello.ops.append import resolve as resolve_append
 from snello.ops.page_attend import resolve as resolve_attend
@@ -70,8 +72,10 @@ def compare(read: Callable[[str, torch.Tensor], None], out: torch.Tensor) -> flo
     return error
 
 
-def measure_attention(scale: Scale, clock: Clock, batch: int, context: int, kind: str) -> dict:
-    """Time one layer's attention and its append."""
+def measure_attention(
+    scale: Scale, clock: Clock, batch: int, context: int, kind: str
+) -> tuple[list[float], dict[str, float]]:
+    """Time one layer's attention; return its seconds, and figures, those of its append too."""
     model = scale.model
     shape, B = model.cache_shapes[0], batch
     lengths = live_tokens(scale, context, batch, kind)
@@ -94,29 +98,32 @@ def measure_attention(scale: Scale, clock: Clock, batch: int, context: int, kind
     store = k, k, marks, news, news.positions, slots, lists, tails, shape, PAGE_TOKENS
     append_seconds = clock.measure(lambda: resolve_append("triton")(*store), scale.repeats)
     width = shape.numbers_per_slot * scale.dtype.itemsize + 4
-    return {
-        "p50_s": median(seconds),
-        "append_p50_s": median(append_seconds),
-        "bytes": int(lengths.sum()) * width,
-        "relative_error": error,
+    num_bytes = int(lengths.sum()) * width
+    return seconds, {
+        "append_ms": 1e3 * median(append_seconds),
+        "kv_mb": num_bytes / 1e6,
+        "gb_per_s": num_bytes / median(seconds) / 1e9,
+        "error": error,
     }
 
 
 @torch.inference_mode()
-def main() -> None:
+def main(options: Place) -> None:
     """Measure every case."""
     scale = choose_scale()
-    clock, table = Clock(scale.device), Table(scale, "gpu_attention")
+    clock, table = Clock(scale.device), Table(options, scale, "gpu_attention", "ms")
     for batch in scale.batches:
         for context in scale.contexts:
             for kind in ("dense", "even", "uneven"):
-                copied = measure_copy(scale, clock)
-                found = measure_attention(scale, clock, batch, context, kind)
-                speed = found["bytes"] / found["p50_s"]
-                found["percent_of_copy"] = 100 * speed / copied
+                copied = measure_copy(scale, clock) / 1e9
+                seconds, figures = measure_attention(scale, clock, batch, context, kind)
+                figures |= {
+                    "copy_gb_s": copied,
+                    "percent_of_copy": 100 * figures["gb_per_s"] / copied,
+                }
                 case = {"batch": batch, "context": context, "kind": kind}
-                table.add(case, found)
+                table.add(case, [1e3 * each for each in seconds], figures)
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Place, description=__doc__))

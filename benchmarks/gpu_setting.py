@@ -1,23 +1,25 @@
-"""What the benchmarks for a GPU share: how large everything is, a clock, a table.
+"""What the benchmarks for a GPU share: how large everything is, a clock, an engine, a table.
 
 Without a device they run on toy sizes in Triton's interpreter, to show that they run, and write
 nothing.
 """
 
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
+from benchmarks.record import Place, record, shorten, summarize
+from benchmarks.timing import time_once
+from snello.cache.dense import DenseMemory
+from snello.cache.sparse import SparseMemory
 from snello.config.model import LayerConfig, ModelConfig, RopeConfig
+from snello.engine.engine import Engine
+from snello.models.decoder import Decoder
+from snello.policies import Random
 
-RESULTS = Path(__file__).parent / "results"
 WINDOW_TOKENS, FACTOR, PAGE_TOKENS = 512, 8, 16
 
 
@@ -100,9 +102,7 @@ class Clock:
 
     def _once(self, work: Callable[[], object]) -> float:
         if not self.is_cuda:
-            started = time.perf_counter()
-            work()
-            return time.perf_counter() - started
+            return time_once(work)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         work()
@@ -122,29 +122,30 @@ def measure_copy(scale: Scale, clock: Clock) -> float:
 class Table:
     """Prints each result, and keeps it where it was measured on a device."""
 
-    def __init__(self, scale: Scale, question: str) -> None:
-        self.is_real, self.question = scale.device == "cuda", question
+    def __init__(self, place: Place, scale: Scale, question: str, unit: str) -> None:
+        self._is_real = scale.device == "cuda"
+        self._place, self._question, self._unit = place, question, unit
 
-    def add(self, case: dict, figures: dict) -> None:
+    def add(
+        self, case: dict[str, Any], samples: Sequence[float], figures: dict[str, float]
+    ) -> None:
         """One line."""
-        row = {**case, **{k: _shorten(v) for k, v in figures.items()}}
+        short = {name: shorten(value) for name, value in figures.items()}
+        percentiles = {
+            f"{name}_{self._unit}": shorten(value) for name, value in summarize(samples).items()
+        }
+        row = {**case, **percentiles, **short}
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
-        if self.is_real:
-            row["device"], row["torch"] = torch.cuda.get_device_name(), torch.__version__
-            row["commit"], row["command"] = find_commit(), " ".join(sys.argv)
-            RESULTS.mkdir(exist_ok=True)
-            with (RESULTS / f"{self.question}.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
-
-
-def find_commit() -> str:
-    """The commit that is checked out, with `-dirty` where files differ from it."""
-    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def _shorten(value: float) -> float:
-    return value if isinstance(value, int) else float(f"{value:.4g}")
+        if self._is_real:
+            record(
+                self._place.results,
+                self._question,
+                self._unit,
+                samples,
+                case=case,
+                figures=short,
+                device="cuda",
+            )
 
 
 def choose_scale() -> Scale:
@@ -153,3 +154,29 @@ def choose_scale() -> Scale:
         return FULL
     print("No CUDA device: toy sizes in Triton's interpreter. The figures mean nothing.")
     return TOY
+
+
+def build_decoder(scale: Scale) -> Decoder:
+    """Random weights, made where they are used."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(scale.dtype)
+    with torch.device(scale.device):
+        decoder = Decoder(scale.model)
+    torch.set_default_dtype(torch.float32)
+    decoder.cast(scale.dtype)
+    decoder.reset_derived()
+    return decoder.eval().requires_grad_(False)
+
+
+def open_engine(scale: Scale, decoder: Decoder, kind: str, **pool: int) -> Engine:
+    """An engine on dense memory, or on sparse memory that keeps one token in eight."""
+    common = {"page_tokens": PAGE_TOKENS, "dtype": scale.dtype, "device": scale.device, **pool}
+    common["backend"] = "triton"
+    shapes = decoder.cache_shapes
+    if kind == "dense":
+        memory = DenseMemory(shapes, **common)
+    else:
+        policy = Random(rate=1 - 1 / FACTOR)
+        window = {"window_tokens": scale.window_tokens, "shift": 1, "policy": policy}
+        memory = SparseMemory(shapes, **window, **common)
+    return Engine(decoder, memory, max_sequences=pool["max_sequences"], seed=0)

@@ -4,21 +4,25 @@ Shapes of Qwen3-0.6B's layers. One row: all weights of `--layers` layers, far mo
 hold, are streamed once for each reading, next to a plain read of the same bytes. Many rows: one
 layer. Correctness is checked first, in the same run.
 
-    python benchmarks/matmul.py [--layers 28] [--rows 2048] [--repeats 9] [--threads 2]
+    python -m benchmarks.matmul --layers 28 --rows 2048 --bits 8 4 --cores 2
 """
 
-import argparse
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
+from typing import Any
 
 import torch
-from record import append, interleave, quantile
+import tyro
 from torch.nn import functional
 
+from benchmarks.kernel_setting import KernelSetting
+from benchmarks.record import record, shorten
+from benchmarks.timing import take_turns
 from snello.ops.limits import multiply_in_registers, read_all
 from snello.ops.matmul import resolve
 from snello.ops.matmul.packing import Packed, pack, pack_gated
-from snello.ops.native import load_library
 
 HIDDEN, QUERIES, KEYS, INNER = 1024, 2048, 1024, 3072
 SHAPES = {  # what a layer multiplies: outputs and inputs
@@ -29,29 +33,32 @@ SHAPES = {  # what a layer multiplies: outputs and inputs
 }
 PEER_LAYERS = 8
 """Layers that float peers stream: their weights are two to four times as large."""
+NUM_CHECKED_ROWS, TOLERANCE, ONE_CODE = 7, 1e-5, 1e-3
 
 Layer = dict[str, Packed]
 
 
-def main() -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(KernelSetting):
+    """How near to the machine is a product with rounded weights?"""
+
+    layers: int = 28
+    """Layers whose weights are streamed with one row."""
+
+    rows: int = 2048
+    group: int = 64
+    bits: tuple[int, ...] = (8, 4)
+    repeats: int = 9
+
+
+def main(options: Options) -> None:
     """Check, measure one row, measure many rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--rows", type=int, default=2048)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--group", type=int, default=64)
-    parser.add_argument("--bits", type=int, nargs="+", default=[8, 4])
-    flags = parser.parse_args()
-    if not load_library().is_loaded:
-        raise SystemExit(f"no kernels: {load_library().reason}")
-    torch.set_num_threads(flags.threads)
-    torch.manual_seed(0)
-    for bits in flags.bits:
-        layer = make_layer(bits, flags.group)
-        check(layer)
-        measure_one_row(layer, flags)
-        measure_many_rows(layer, flags)
+    options.prepare()
+    for bits in options.bits:
+        layer = make_layer(bits, options.group)
+        error = check(layer)
+        measure_one_row(layer, options, error)
+        measure_many_rows(layer, options, error)
 
 
 def make_layer(bits: int, group: int) -> Layer:
@@ -69,19 +76,26 @@ def make_layer(bits: int, group: int) -> Layer:
     return layer
 
 
-def check(layer: Layer) -> None:
-    """The kernel gives what the reference gives, on rows of this run's weights."""
+def check(layer: Layer) -> float:
+    """Return the middle row's distance between kernel and reference, on this run's weights.
+
+    A row may be off by one code of one activation, which lay halfway between two; no more than one.
+    """
+    middles = []
     for name, packed in layer.items():
-        x = torch.randn(7, packed.num_inputs)
+        x = torch.randn(NUM_CHECKED_ROWS, packed.num_inputs)
         ours, theirs = resolve("cpu")(x, packed), resolve("reference")(x, packed)
-        off = float((ours - theirs).abs().max() / theirs.abs().max())
-        if off > 1e-5:
-            raise SystemExit(f"{name}: kernel and reference differ by {off:.1e}")
+        errors = ((ours - theirs).abs().amax(dim=1) / theirs.abs().max()).tolist()
+        num_off = sum(error > TOLERANCE for error in errors)
+        is_right = num_off <= 1 and max(errors) < ONE_CODE
+        assert is_right, f"{name}: kernel and reference differ by {max(errors):.1e}, {num_off} rows"
+        middles.append(median(errors))
+    return shorten(max(middles))
 
 
-def measure_one_row(layer: Layer, flags: argparse.Namespace) -> None:
+def measure_one_row(layer: Layer, options: Options, error: float) -> None:
     """Stream all layers' weights, one row at a time, beside a plain read and the float peers."""
-    layers = [layer, *(copy_layer(layer) for _ in range(flags.layers - 1))]
+    layers = [layer, *(copy_layer(layer) for _ in range(options.layers - 1))]
     num_bytes = sum(packed.num_bytes for each in layers for packed in each.values())
     bits = layer["o"].bits
     cases: dict[str, Callable[[], object]] = {
@@ -90,45 +104,83 @@ def measure_one_row(layer: Layer, flags: argparse.Namespace) -> None:
     }
     sizes = {"read": num_bytes, f"int{bits}": num_bytes}
     for dtype in (torch.float32, torch.bfloat16) if bits == 8 else ():
-        floats = [make_floats(dtype) for _ in range(min(PEER_LAYERS, flags.layers))]
+        floats = [make_floats(dtype) for _ in range(min(PEER_LAYERS, options.layers))]
         name = str(dtype).removeprefix("torch.")
         cases[name] = lambda floats=floats: [run_floats(each, 1) for each in floats]
         sizes[name] = sum(w.numel() * w.element_size() for each in floats for w in each)
-    times = interleave(cases, flags.repeats)
-    speed = {name: sizes[name] / quantile(each, 0.5) for name, each in times.items()}
-    print(f"\none row, group {flags.group}, {flags.threads} threads, {flags.layers} layers")
+    times = take_turns(cases, options.repeats)
+    speed = {name: sizes[name] / median(seconds) for name, seconds in times.items()}
+    print(f"\none row, group {options.group}, {options.cores} threads, {options.layers} layers")
     for name, seconds in times.items():
-        share = speed[name] / speed["read"]
-        facts = {"mb": round(sizes[name] / 1e6, 1), "share_of_read": round(share, 3)}
-        show(name, seconds, f"{facts['mb']:9.1f} MB {speed[name] / 1e9:7.2f} GB/s {share:7.1%}")
-        append("matmul", f"one row, {name}", seconds, **facts, **vars(flags))
+        figures = {
+            "weight_mb": round(sizes[name] / 1e6, 1),
+            "read_gb_s": round(speed["read"] / 1e9, 2),
+            "percent_of_read": round(100 * speed[name] / speed["read"], 1),
+            "kernel_error": error,
+        }
+        case = describe(options, bits, name, num_rows=1)
+        says = f"{figures['weight_mb']:9.1f} MB {speed[name] / 1e9:7.2f} GB/s"
+        report(options, case, seconds, figures, f"{says} {figures['percent_of_read']:6.1f} %")
 
 
-def measure_many_rows(layer: Layer, flags: argparse.Namespace) -> None:
+def measure_many_rows(layer: Layer, options: Options, error: float) -> None:
     """One layer with many rows, beside the peak in registers and the peers."""
-    bits, num_products = layer["o"].bits, flags.rows * sum(n * c for n, c in SHAPES.values())
-    rounds = num_products // (12 * 64 * flags.threads)
-    floats = make_floats(torch.float32)
-    halves = [each.to(torch.bfloat16) for each in floats]
+    bits, num_rows = layer["o"].bits, options.rows
+    num_products = num_rows * sum(n * c for n, c in SHAPES.values())
+    rounds = num_products // (12 * 64 * options.cores)
     cases: dict[str, Callable[[], object]] = {
-        "peak": lambda: multiply_in_registers(rounds),
-        f"int{bits}": lambda: run_layer(layer, flags.rows),
+        "peak": partial(multiply_in_registers, rounds),
+        f"int{bits}": partial(run_layer, layer, num_rows),
     }
-    work = {"peak": multiply_in_registers(rounds)}
     if bits == 8:
+        floats = make_floats(torch.float32)
+        halves = [each.to(torch.bfloat16) for each in floats]
         whole = [torch.randint(-127, 127, each.shape, dtype=torch.int8) for each in floats]
-        cases["float32"] = lambda: run_floats(floats, flags.rows)
-        cases["bfloat16"] = lambda: run_floats(halves, flags.rows)
-        cases["torch._int_mm, no scales"] = lambda: run_whole(whole, flags.rows)
-    times = interleave(cases, flags.repeats)
-    speed = {n: work.get(n, num_products) / quantile(each, 0.5) for n, each in times.items()}
-    print(f"\n{flags.rows} rows, group {flags.group}, {flags.threads} threads, one layer")
+        cases["float32"] = partial(run_floats, floats, num_rows)
+        cases["bfloat16"] = partial(run_floats, halves, num_rows)
+        cases["torch._int_mm, no scales"] = partial(run_whole, whole, num_rows)
+    work = dict.fromkeys(cases, num_products) | {"peak": multiply_in_registers(rounds)}
+    times = take_turns(cases, options.repeats)
+    speed = {name: work[name] / median(seconds) for name, seconds in times.items()}
+    print(f"\n{num_rows} rows, group {options.group}, {options.cores} threads, one layer")
     for name, seconds in times.items():
-        share = speed[name] / speed["peak"]
-        show(name, seconds, f"{speed[name] / 1e9:9.1f} G products/s {share:7.1%} of the peak")
-        append(
-            "matmul", f"many rows, {name}", seconds, share_of_peak=round(share, 3), **vars(flags)
+        figures = {
+            "gproducts_per_s": round(speed[name] / 1e9, 2),
+            "percent_of_peak": round(100 * speed[name] / speed["peak"], 1),
+            "kernel_error": error,
+        }
+        case = describe(options, bits, name, num_rows=num_rows)
+        says = f"{figures['gproducts_per_s']:9.1f} G products/s"
+        report(
+            options,
+            case,
+            seconds,
+            figures,
+            f"{says} {figures['percent_of_peak']:6.1f} % of the peak",
         )
+
+
+def describe(options: Options, bits: int, name: str, *, num_rows: int) -> dict[str, Any]:
+    """Return a case; `beside` tells the runs apart that a peer or a peak was measured in."""
+    num_layers = options.layers if num_rows == 1 else 1
+    return {
+        "rows": num_rows, "what": name, "beside": f"int{bits}", "group": options.group,
+        "layers": num_layers, "cores": options.cores,
+    }  # fmt: skip
+
+
+def report(
+    options: Options,
+    case: dict[str, Any],
+    seconds: Sequence[float],
+    figures: dict[str, Any],
+    says: str,
+) -> None:
+    """Write a line and print it: p20, p50, p80 in milliseconds, and what they mean."""
+    samples = [1e3 * each for each in seconds]
+    row = record(options.results, "matmul", "ms", samples, case=case, figures=figures)
+    each = " ".join(f"{row[name]:9.2f}" for name in ("p20", "p50", "p80"))
+    print(f"  {case['what']:<26} {each} ms  {says}", flush=True)
 
 
 def copy_layer(layer: Layer) -> Layer:
@@ -166,11 +218,5 @@ def run_whole(weights: list[torch.Tensor], rows: int) -> None:
         torch._int_mm(torch.ones(rows, weight.shape[1], dtype=torch.int8), weight.t())
 
 
-def show(name: str, seconds: list[float], rest: str) -> None:
-    """One line of the table: p20, p50, p80 in milliseconds, and what they mean."""
-    each = " ".join(f"{quantile(seconds, share) * 1e3:9.2f}" for share in (0.2, 0.5, 0.8))
-    print(f"  {name:<26} {each} ms  {rest}")
-
-
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options))

@@ -4,6 +4,7 @@ Knows nothing of peers, and takes steps only as a server would: `Engine.step`.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -51,7 +52,7 @@ class Ours:
 
     def serve(self, num_threads: int, context_tokens: int) -> Served:
         """Build the engine with room for so many threads of such length."""
-        pool_mib = self._size_pool(num_threads, context_tokens)
+        pool_mib = self.size_pool(num_threads, context_tokens)
         return self.serve_budget(pool_mib, max_sequences=num_threads)
 
     def serve_budget(self, pool_mib: int, *, max_sequences: int) -> Served:
@@ -61,6 +62,20 @@ class Ours:
         )
         self._served = serve(self.adapter, config)
         return self._served
+
+    def size_pool(
+        self, num_threads: int, context_tokens: int, spare_tokens: int = MOST_PROMPT_TOKENS
+    ) -> int:
+        """Return MiB for the tokens that will live, and for `spare_tokens` that all live."""
+        stored = self._setting.build_config().dtype
+        dense = dense_kv_bytes(self.config, 1, stored)
+        num_live, num_partial = float(context_tokens), 64.0
+        if self._kind != "dense":
+            share = fmean(fmean(heads) for heads in self.kept)
+            window = self._setting.window
+            num_live = min(context_tokens, window) + share * max(0, context_tokens - window)
+        most = num_threads * (num_live + num_partial) + spare_tokens
+        return int(most * dense * POOL_SLACK / 2**20) + 1
 
     def open(self, num_threads: int, context_tokens: int, num_steps: int) -> dict[str, Any]:
         """Fill the memory, and let the first step sample a token for each thread."""
@@ -148,17 +163,13 @@ class Ours:
         has_field = "ignore_eos" in SamplingConfig.__dataclass_fields__
         return {"ignore_eos": True} if has_field else {}
 
-    def _size_pool(self, num_threads: int, context_tokens: int) -> int:
-        """Return MiB for the tokens that will live, and for the worst case of one chunk."""
-        stored = self._setting.build_config().dtype
-        dense = dense_kv_bytes(self.config, 1, stored)
-        num_live, num_spare = float(context_tokens), 64.0
-        if self._kind != "dense":
-            share = fmean(fmean(heads) for heads in self.kept)
-            window = self._setting.window
-            num_live = min(context_tokens, window) + share * max(0, context_tokens - window)
-        most = num_threads * (num_live + num_spare) + MOST_PROMPT_TOKENS
-        return int(most * dense * POOL_SLACK / 2**20) + 1
+
+def gather(setting: Setting, factors: Sequence[int]) -> list[Ours]:
+    """Return our engine once for each factor; 1 is dense memory, others need their adapter."""
+    return [
+        Ours(setting, setting.find_adapter(max(factor, 4)), "dense" if factor == 1 else "sparse")
+        for factor in factors
+    ]
 
 
 def describe_backend() -> str:

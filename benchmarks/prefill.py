@@ -15,9 +15,9 @@ import torch
 import tyro
 
 from benchmarks.bandwidth import Bandwidth
-from benchmarks.check import Oracle
+from benchmarks.check import judge_all
 from benchmarks.decode_step import label
-from benchmarks.ours import Ours
+from benchmarks.ours import Ours, gather
 from benchmarks.peer import Peer
 from benchmarks.record import record
 from benchmarks.setting import Setting
@@ -40,13 +40,8 @@ class Options(Setting):
 def main(options: Options) -> None:
     """Check, then time, prompt length by prompt length."""
     torch.set_num_threads(options.cores)
-    ours = [
-        Ours(options, options.find_adapter(max(factor, 4)), "dense" if factor == 1 else "sparse")
-        for factor in options.factors
-    ]
-    oracle = Oracle(options.find_adapter(8), options.window + 64)
-    verdicts = {who.name: oracle.judge(who, options.weights).as_figures() for who in ours}
-    del oracle
+    ours = gather(options, options.factors)
+    verdicts = judge_all(options, ours)
     bandwidth = Bandwidth()
     with ExitStack() as stack:
         peers = [

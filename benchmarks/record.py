@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,12 +19,29 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where lines go."""
+
+    results: Path = RESULTS
+    """Where lines are appended; name a folder outside of the repository for a trial."""
+
+
 def summarize(samples: Sequence[float]) -> dict[str, float]:
-    """Return the 20th, 50th and 80th percentile of samples; one sample is all three."""
+    """Return the 20th, 50th and 80th percentile of samples."""
+    return {f"p{percent}": find_percentile(samples, percent) for percent in (20, 50, 80)}
+
+
+def find_percentile(samples: Sequence[float], percent: int) -> float:
+    """Return what `percent` of samples lie below, 1 to 99; one sample is all percentiles."""
     if len(samples) == 1:
-        return dict.fromkeys(("p20", "p50", "p80"), samples[0])
-    cuts = quantiles(samples, n=10, method="inclusive")
-    return {"p20": cuts[1], "p50": cuts[4], "p80": cuts[7]}
+        return samples[0]
+    return quantiles(samples, n=100, method="inclusive")[percent - 1]
+
+
+def shorten(value: float) -> float:
+    """Round to four significant digits; whole numbers stay."""
+    return value if isinstance(value, int) else float(f"{value:.4g}")
 
 
 def record(
@@ -34,6 +52,7 @@ def record(
     *,
     case: dict[str, Any],
     figures: dict[str, Any],
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Append a line to `folder/question.jsonl` and return it.
 
@@ -44,12 +63,13 @@ def record(
         samples: as measured, one by one.
         case: what was varied.
         figures: what was measured beside, with units in the names.
+        device: where it ran, `cpu` or `cuda`.
     """
     row = {
         "question": question, "case": case, "unit": unit,
         **{name: round(value, 4) for name, value in summarize(samples).items()},
         "n": len(samples), **figures,
-        "device": describe_device(), "torch": version("torch"), "commit": read_commit(),
+        "device": describe_device(device), "torch": version("torch"), "commit": read_commit(),
         "command": " ".join([f"python -m benchmarks.{question}", *sys.argv[1:]]),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_1min": round(os.getloadavg()[0], 2),
@@ -60,7 +80,17 @@ def record(
     return row
 
 
-def describe_device() -> str:
+def describe_device(device: str) -> str:
+    """Name the processor, or the GPU with its memory."""
+    if device == "cpu":
+        return describe_processor()
+    import torch  # not above: tables are made without it
+
+    gpu = torch.cuda.get_device_properties(device)
+    return f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB"
+
+
+def describe_processor() -> str:
     """Name the processor, its cores, its best instruction set and its memory."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

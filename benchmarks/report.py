@@ -21,6 +21,17 @@ FIGURES = {
     "fixed_memory": ("tokens_per_s", "times_first", "threads_mean", "factor_measured", "step_ms",
                      "percent_of_read", "peak_mib", "seconds"),
     "uneven_heads": ("even_ms", "uneven_ms", "more_tokens", "percent_of_read"),
+    "first_token": ("p99", "lone_ms", "inter_token_p50_ms", "inter_token_p99_ms", "calm_ms",
+                    "arrivals_per_s", "factor_measured", "preemptions_so_far", "logit_error"),
+    "samples": ("prefill_ms", "branch_ms", "prompt_mb", "extra_mb", "extra_mb_each",
+                "tokens_per_s", "percent_of_read", "logit_error"),
+    "matmul": ("weight_mb", "read_gb_s", "percent_of_read", "gproducts_per_s", "percent_of_peak",
+               "kernel_error"),
+    "decode_attention": ("kv_mb", "read_gb_s", "percent_of_read", "error"),
+    "prefill_attention": ("gflop_per_s", "percent_of_product", "error"),
+    "gpu_attention": ("append_ms", "kv_mb", "copy_gb_s", "percent_of_copy", "error"),
+    "gpu_decode": ("tokens_per_s", "peak_mib", "dense_over_sparse"),
+    "gpu_budget": ("times_dense", "seconds", "peak_mib"),
 }  # fmt: skip
 """What is shown beside the percentiles; of other questions, only those."""
 

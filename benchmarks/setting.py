@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.model import name_adapter
-from benchmarks.record import RESULTS
+from benchmarks.record import Place
 from snello.config.engine import EngineConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(Place):
     """The common part of all questions."""
 
     models: Path
@@ -36,9 +36,6 @@ class Setting:
 
     engine: tuple[tuple[str, str], ...] = ()
     """Other fields of our EngineConfig, by name and value, such as `dtype bfloat16`."""
-
-    results: Path = RESULTS
-    """Where lines are appended; name a folder outside of the repository for a trial."""
 
     @property
     def label(self) -> str:
