@@ -170,6 +170,7 @@ class DenseStep:
     def _store(self, layer: int, k: Float[Tensor, "T K D"], v: Float[Tensor, "T K E"]) -> None:
         """Put every new token where its position says, as in a ring that never turns."""
         memory, shape, K = self._memory, self._memory.shapes[layer], k.shape[1]
+        k, v = k.to(memory.store.dtype), v.to(memory.store.dtype)
         marks = self._no_marks[:, :K]
         if self._slots is not None:
             positions = self.positions[:, None].expand(-1, K)

@@ -65,9 +65,16 @@ def choose_backend(device: torch.device) -> Backend:
 
 
 def explain_refusal(
-    backend: Backend, device: torch.device, dtype: torch.dtype, widest: int
+    backend: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    widest: int,
+    survivors: torch.dtype | None = None,
 ) -> str | None:
-    """Say why a backend cannot serve pages of a dtype with keys so wide; None if it can."""
+    """Say why a backend cannot serve pages of a dtype with keys so wide; None if it can.
+
+    `survivors` is the format of pages that are stored narrower than that.
+    """
     if backend == "reference":
         return None
     library = load_library() if backend == "cpu" else find_triton()
@@ -77,7 +84,7 @@ def explain_refusal(
         served = ", ".join(str(known).removeprefix("torch.") for known in PAGE_DTYPES[backend])
         return f"its kernels read {served}, not {str(dtype).removeprefix('torch.')}"
     if backend == "triton":
-        return _explain_gpu(device, dtype, widest)
+        return _explain_gpu(device, survivors or dtype, widest)
     return None if device.type == "cpu" else f"its kernels do not run on device {device}"
 
 

@@ -6,6 +6,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <immintrin.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "paged.h"
@@ -27,6 +29,8 @@ struct ReadTask {
   const void* values;
   long key_stride, value_stride, key_size, value_size, group, score_stride;
   bool value_in_key;
+  // Where rows are narrow, two for each slot: the first is the key's. Null: rows are what they say.
+  const float* scales = nullptr;
 };
 
 SNELLO_BEGIN_AVX2
@@ -49,6 +53,14 @@ SNELLO_END
 using Read = void (*)(const ReadTask&, const float*, const uint32_t*, long, float*, float*, float*,
                       float*);
 
+Read choose_narrow_read(snello::Format format) {
+  const bool is_int8 = format == snello::Format::int8;
+  if (snello::best_isa() == snello::Isa::avx512) {
+    return is_int8 ? &avx512::read_tile<int8_t> : &avx512::read_tile<avx512::Float8>;
+  }
+  return is_int8 ? &avx2::read_tile<int8_t> : &avx2::read_tile<avx2::Float8>;
+}
+
 Read choose_read(bool is_bfloat16) {
   if (snello::best_isa() == snello::Isa::avx512) {
     return is_bfloat16 ? &avx512::read_tile<uint16_t> : &avx512::read_tile<float>;
@@ -70,16 +82,24 @@ int64_t pages_of_tile(int64_t numbers_per_slot, int64_t page_tokens) {
   return std::max<int64_t>(1, tokens / page_tokens);
 }
 
+// How many pages a tile holds: of those that are as wide as they say, and of narrow ones behind.
+struct Cut {
+  int64_t pages, ring_pages = INT64_MAX, narrow_pages = 1;
+};
+
 // The tiles of all heads, one head after the other; `starts[row]` is the first of a head.
-std::vector<Tile> cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_pages,
+std::vector<Tile> cut_tiles(const std::vector<int64_t>& num_pages, const Cut& cut,
                             std::vector<int64_t>& starts) {
   std::vector<Tile> tiles;
+  const auto add = [&](int64_t row, int64_t first, int64_t end, int64_t tile_pages) {
+    for (; first < end; first += tile_pages) {
+      tiles.push_back({row, first, std::min(first + tile_pages, end)});
+    }
+  };
   for (size_t row = 0; row < num_pages.size(); ++row) {
     starts.push_back(tiles.size());
-    for (int64_t first = 0; first < num_pages[row]; first += tile_pages) {
-      const int64_t last = std::min(first + tile_pages, num_pages[row]);
-      tiles.push_back({static_cast<int64_t>(row), first, last});
-    }
+    add(row, 0, std::min(num_pages[row], cut.ring_pages), cut.pages);
+    add(row, cut.ring_pages, num_pages[row], cut.narrow_pages);
   }
   starts.push_back(tiles.size());
   return tiles;
@@ -87,9 +107,10 @@ std::vector<Tile> cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_
 
 // One call: who asks, what is read, and where results of tiles wait to be merged.
 struct Call {
-  ReadTask task;
-  Read read;
+  ReadTask task, narrow_task;
+  Read read, narrow_read;
   snello::Slots slots;
+  snello::Narrow narrow;
   snello::Lists lists;
   snello::Rule rule;
   const float* q;
@@ -127,19 +148,21 @@ struct Scratch {
 
 // List the slots of a tile that the query sees.
 int64_t list_seen(const Call& call, const Tile& tile, std::vector<uint32_t>& seen) {
-  const int64_t b = tile.row / call.num_heads, S = call.slots.page_tokens;
+  const int64_t b = tile.row / call.num_heads, P = call.slots.page_places;
+  const int64_t S = tile.first < call.narrow.ring_pages ? call.slots.page_tokens : P;
   const int64_t query = call.query_positions[b];
   const int64_t row = call.lists.row(call.sequences[b], tile.row % call.num_heads);
   int64_t count = 0;
   const int64_t* pages = call.lists.pages + row * call.lists.width;
   for (int64_t column = tile.first; column < tile.last; ++column) {
-    __builtin_prefetch(call.slots.positions + pages[column] * S);
+    __builtin_prefetch(call.slots.positions + pages[column] * P);
   }
   for (int64_t column = tile.first; column < tile.last; ++column) {
     const int64_t first = pages[column] * S;
-    for (int64_t slot = first; slot < first + S; ++slot) {
-      const int32_t position = call.slots.positions[slot];
-      seen[count] = static_cast<uint32_t>(slot);
+    const int32_t* positions = call.slots.positions + pages[column] * P;
+    for (int64_t i = 0; i < S; ++i) {
+      const int32_t position = positions[i];
+      seen[count] = static_cast<uint32_t>(first + i);
       count += position <= query && query <= snello::last_reader(position, false, call.rule);
     }
   }
@@ -176,7 +199,9 @@ void read(Call& call, int64_t index, Scratch& scratch) {
   if (num_seen > 0) {
     const float* q = call.q + call.offset(tile.row, call.task.key_size);
     for (size_t i = 0; i < scratch.q.size(); ++i) scratch.q[i] = q[i] * call.scale;
-    call.read(call.task, scratch.q.data(), scratch.slots.data(), num_seen, scratch.scores.data(),
+    const bool is_exact = tile.first < call.narrow.ring_pages;
+    const auto read_tile = is_exact ? call.read : call.narrow_read;
+    read_tile(is_exact ? call.task : call.narrow_task, scratch.q.data(), scratch.slots.data(), num_seen, scratch.scores.data(),
               call.parts + index * g * call.task.value_size, &call.largest[index * g],
               &call.total[index * g]);
   }
@@ -203,7 +228,8 @@ void page_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor& 
                  const at::Tensor& sequences, const at::Tensor& keys, const at::Tensor& values,
                  const at::Tensor& positions, const at::Tensor& pages, const at::Tensor& num_held,
                  int64_t num_heads, bool value_in_key, int64_t span, bool chunked, double scale,
-                 at::Tensor& out, at::Tensor& num_seen) {
+                 at::Tensor& out, at::Tensor& num_seen, const std::optional<at::Tensor>& scales,
+                 bool is_float8, int64_t ring_pages) {
   TORCH_CHECK(q.scalar_type() == at::kFloat && out.scalar_type() == at::kFloat,
               "page_attend: queries and out must be float32");
   TORCH_CHECK(out.is_contiguous() && num_seen.is_contiguous(),
@@ -222,8 +248,10 @@ void page_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor& 
   call.out = out.mutable_data_ptr<float>();
   const int64_t B = rows.numel(), g = q.size(1) / num_heads;
   const int64_t D = q.size(2), E = out.size(2), S = call.slots.page_tokens;
-  const int64_t tile_pages = pages_of_tile(D + (value_in_key ? 0 : E), S);
-  call.tile_tokens = tile_pages * S;
+  const int64_t P = call.slots.page_places, numbers = D + (value_in_key ? 0 : E);
+  call.narrow = snello::unpack_narrow(scales, is_float8, ring_pages, keys, call.slots);
+  const Cut cut = {pages_of_tile(numbers, S), call.narrow.ring_pages, pages_of_tile(numbers, P)};
+  call.tile_tokens = std::max(cut.pages * S, cut.narrow_pages * P);
   call.task = {call.slots.keys,
                value_in_key ? call.slots.keys : call.slots.values,
                call.slots.key_stride,
@@ -234,12 +262,15 @@ void page_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor& 
                (call.tile_tokens + 15) / 16 * 16,
                value_in_key};
   call.read = choose_read(call.slots.is_bfloat16);
+  call.narrow_task = call.task;
+  call.narrow_task.scales = call.narrow.scales;
+  call.narrow_read = choose_narrow_read(call.narrow.format);
   std::vector<int64_t> held(B * num_heads);
   for (int64_t row = 0; row < B * num_heads; ++row) {
     held[row] = call.lists.num_held[call.lists.row(call.sequences[row / num_heads],
                                                    row % num_heads)];
   }
-  call.tiles = cut_tiles(held, tile_pages, call.starts);
+  call.tiles = cut_tiles(held, cut, call.starts);
   const int64_t num_tiles = call.tiles.size();
   const at::Tensor parts = at::empty({num_tiles * g * E}, out.options());
   call.parts = parts.mutable_data_ptr<float>();
@@ -262,7 +293,7 @@ at::Tensor page_tiles(const at::Tensor& num_pages, int64_t numbers_per_slot, int
   const int64_t* counts = held.const_data_ptr<int64_t>();
   std::vector<int64_t> starts;
   const auto tiles = cut_tiles({counts, counts + held.numel()},
-                               pages_of_tile(numbers_per_slot, page_tokens), starts);
+                               {pages_of_tile(numbers_per_slot, page_tokens)}, starts);
   const at::Tensor out = at::empty({static_cast<int64_t>(tiles.size()), 3}, held.options());
   std::memcpy(out.mutable_data_ptr<int64_t>(), tiles.data(), tiles.size() * sizeof(Tile));
   return out;
@@ -275,7 +306,7 @@ TORCH_LIBRARY_FRAGMENT(snello, m) {
       "page_attend(Tensor q, Tensor rows, Tensor query_positions, Tensor sequences, Tensor keys, "
       "Tensor values, Tensor positions, Tensor pages, Tensor num_held, int num_heads, "
       "bool value_in_key, int span, bool chunked, float scale, Tensor(a!) out, "
-      "Tensor(b!) num_seen) -> ()");
+      "Tensor(b!) num_seen, Tensor? scales, bool is_float8, int ring_pages) -> ()");
   m.def("page_tiles(Tensor num_pages, int numbers_per_slot, int page_tokens) -> Tensor");
 }
 
