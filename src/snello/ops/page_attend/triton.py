@@ -180,7 +180,7 @@ def read_tiles(
     is_row = every < num_rows
     owner = tl.load(sequences + every // K, mask=is_row, other=0)
     held = tl.load(num_held + owner * num_heads_listed + every % K, mask=is_row, other=0)
-    _, num_tiles = count_tiles(held, S, V, FORMAT, RING_PAGES, TILE)
+    _exact, num_tiles = count_tiles(held, S, V, FORMAT, RING_PAGES, TILE)
     ends = tl.cumsum(tl.where(is_row, num_tiles, 0), 0)
     num_items = tl.max(ends, 0) * BLOCKS_OF_HEADS
     head = tl.arange(0, HEADS)
@@ -199,7 +199,7 @@ def read_tiles(
         listed = sequence * num_heads_listed + row % K
         listed_pages = pages + listed * width
         num_pages = tl.load(num_held + listed).to(tl.int32)
-        num_exact, _ = count_tiles(num_pages, S, V, FORMAT, RING_PAGES, TILE)
+        num_exact, _every = count_tiles(num_pages, S, V, FORMAT, RING_PAGES, TILE)
         num_slots = num_pages * S
         num_narrow = 0
         if FORMAT != 0:
