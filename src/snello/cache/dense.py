@@ -31,6 +31,7 @@ class DenseMemory(PagedMemory):
 
     def __init__(self, shapes: Sequence[CacheShape], **given: Any) -> None:
         super().__init__(shapes, **given)
+        assert self.store.survivors is None, "nothing leaves a window where there is none"
         num_held = self.table.num_held[0]
         self.no_tails = Tails(torch.zeros_like(num_held), torch.full_like(num_held, -1))
         self.append_token = resolve(self.backend)

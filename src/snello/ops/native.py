@@ -95,6 +95,7 @@ def _explain_gpu(device: torch.device, dtype: torch.dtype, widest: int) -> str |
         is_interpreted = import_module("triton").knobs.runtime.interpret
         return None if is_interpreted else f"its kernels do not run on device {device}"
     capability = torch.cuda.get_device_capability(device)
-    if dtype.itemsize == 1 and capability < FLOAT8_CAPABILITY:
+    is_float8 = dtype.itemsize == 1 and dtype.is_floating_point
+    if is_float8 and capability < FLOAT8_CAPABILITY:
         return f"float8 needs a device of capability {FLOAT8_CAPABILITY}, this one has {capability}"
     return None

@@ -425,10 +425,10 @@ def attend_chunks(
         SEQUENCES=triton.next_power_of_2(len(counts)),
         QUERIES=ROWS // head_block,
         HEADS=head_block,
-        BLOCK=16 if is_wide else 32 if q.element_size() > 2 else 64,
+        BLOCK=16 if is_wide else 32 if form or q.element_size() > 2 else 64,
         D_FIRST=max(16, triton.next_power_of_2(first_size)),
         D_REST=max(16, triton.next_power_of_2(rest_size)) if rest_size else 0,
         E_WIDE=max(16, triton.next_power_of_2(shape.value_size)),
-        num_warps=8 if is_wide or q.element_size() > 2 else 4,
+        num_warps=8 if is_wide or form or q.element_size() > 2 else 4,
         num_stages=2,
     )
