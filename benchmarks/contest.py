@@ -61,6 +61,7 @@ def run_contest(
 ) -> list[Entry]:
     """Let all open, then take turns; the order of turns is reversed in every second round."""
     num_steps = (num_rounds + 1) * steps_per_round
+    bandwidth.restart()
     entries: list[Entry] = []
     try:
         for contestant in contestants:

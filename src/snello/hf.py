@@ -175,7 +175,11 @@ class SlimForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
         """Return an empty cache; it may be handed to `generate` as `past_key_values`."""
         shapes = self.decoder.cache_shapes
         room_bytes = size_pool(
-            shapes, num_sequences=num_rows, sequence_tokens=FIRST_TOKENS, dtype=self.dtype
+            shapes,
+            self._plan,
+            num_sequences=num_rows,
+            sequence_tokens=FIRST_TOKENS,
+            dtype=self.dtype,
         )
         memory = open_memory(
             shapes,

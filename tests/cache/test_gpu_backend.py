@@ -21,10 +21,11 @@ def open_both(kind, device, **given):
         if kind == "dense":
             yield DenseMemory(MIXED, **common)
         else:
+            common |= {"survivors": "same" if kind == "sparse" else kind}
             yield SparseMemory(MIXED, window_tokens=6, shift=1, policy=Learned(), **common)
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "int8", "fp8"])
 def test_a_memory_reads_and_keeps_what_the_reference_does(kind, device):
     texts = [Text(30, MIXED, seed=seed) for seed in (0, 7)]
     for text in texts:

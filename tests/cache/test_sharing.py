@@ -178,17 +178,26 @@ def test_putting_in_what_does_not_fit_changes_nothing(kind):
     assert small.num_unused_sequences == 4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "narrow"),
+    [
+        ("dense", {}),
+        ("sparse", {}),
+        ("sparse", {"survivors": "int8"}),
+        ("sparse", {"survivors": "fp8"}),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_file_holds_live_tokens_only_and_goes_on_bit_for_bit(kind, dtype, tmp_path):
+def test_a_file_holds_live_tokens_only_and_goes_on_bit_for_bit(kind, narrow, dtype, tmp_path):
     first, _ = make_texts()
-    memory = open_memory(kind, dtype=dtype)
+    memory = open_memory(kind, dtype=dtype, **narrow)
     (origin,), _ = take_plan(memory, [first], [[44]])
     path, token_ids = tmp_path / "deep" / "thread.safetensors", list(range(45))
     save_sequence(memory, origin, path, fingerprint="m", token_ids=token_ids)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert path.stat().st_size < measure_state(memory, origin) + 4000
-    other = open_memory(kind, dtype=dtype)
+    assert path.stat().st_size < measure_state(memory, origin) + 4300
+    other = open_memory(kind, dtype=dtype, **narrow)
     restored = restore_sequence(other, path, fingerprint="m")
     assert restored.token_ids == token_ids
     _, reads = take_plan(other, [first], TAIL, [restored.sequence])
@@ -207,6 +216,11 @@ def test_files_of_something_else_and_damaged_files_are_refused_in_one_line(tmp_p
         (open_memory("sparse", shift=0), "m", "with shift 1, and here it is 0"),
         (open_memory("sparse", dtype=torch.bfloat16), "m", 'with dtype "torch.float32"'),
         (open_memory("sparse", MIXED[1:]), "m", "with shapes"),
+        (
+            open_memory("sparse", survivors="int8"),
+            "m",
+            'with survivors "same", and here it is "int8"',
+        ),
         (open_memory("sparse"), "n", 'with fingerprint "m", and here it is "n"'),
     ):
         with pytest.raises(ValueError, match=message):

@@ -152,3 +152,23 @@ def test_requests_that_cannot_fit_are_told_after_the_figures(tiny_folder, tmp_pa
 def test_a_prompt_longer_than_the_context_is_refused(tiny_folder, capsys):
     assert main(["generate", str(tiny_folder), "--prompt", "heron " * 300, *SHORT]) == 2
     assert "the model's context holds 256" in capsys.readouterr().err
+
+
+def test_what_left_the_window_may_be_stored_narrow(tiny_adapter, tmp_path):
+    """With short heads of 8 numbers a page keeps more beside them, and holds four times as many."""
+    rows = []
+    for i, words in enumerate(([], ["--survivors", "int8"], ["--kv-dtype", "bfloat16"])):
+        out = tmp_path / f"{i}.json"
+        words = ["--prompt", "the otter rests near the river. " * 6, *words, *SHORT]
+        assert main(["generate", str(tiny_adapter), *words, "--json", str(out)]) == 0
+        rows += json.loads(out.read_text())["completions"]
+    assert all(row["generated_tokens"] == 6 for row in rows)
+    assert rows[1]["peak_live_tokens"] == pytest.approx(rows[0]["peak_live_tokens"], rel=0.1)
+    assert rows[2]["peak_bytes"] < 0.7 * rows[0]["peak_bytes"]
+
+
+def test_narrow_survivors_of_dense_memory_are_refused_in_one_line(tiny_folder, capsys):
+    words = ["generate", str(tiny_folder), "--prompt", "heron", "--survivors", "int8"]
+    assert main(words) == 2
+    message = capsys.readouterr().err.strip()
+    assert "survivors is 'int8', but dense memory has no window" in " ".join(message.split())

@@ -57,6 +57,8 @@ def open_memory(decoder, kind="sparse", num_pages=2000, max_sequences=64, device
     if kind == "dense":
         return DenseMemory(decoder.cache_shapes, **common)
     policy = Never() if kind == "never" else Learned()
+    if kind in ("int8", "fp8"):
+        common["survivors"] = kind
     return SparseMemory(
         decoder.cache_shapes,
         window_tokens=DECISION.window_tokens,

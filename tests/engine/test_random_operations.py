@@ -15,6 +15,7 @@ from snello.config.engine import PrefixCacheConfig, SamplingConfig
 from snello.engine.request import Completion
 
 NUM_OPERATIONS = 80
+NUM_PAGES = {"dense": 260, "sparse": 150, "int8": 130}
 SETTINGS = {
     "plain": {},
     "prefix": {"prefix_cache": PrefixCacheConfig(min_tokens=3, every_tokens=12, pool_share=0.4)},
@@ -150,7 +151,7 @@ def drive(bench, kind, settings, folder, *, seed, num_operations):
     """Run at random, then compare with the oracle, then count pages."""
     engine = bench.open(
         kind,
-        num_pages=260 if kind == "dense" else 150,
+        num_pages=NUM_PAGES[kind],
         max_sequences=8,
         max_batch_tokens=24,
         **SETTINGS[settings],
@@ -171,7 +172,8 @@ def drive(bench, kind, settings, folder, *, seed, num_operations):
 
 
 @pytest.mark.parametrize(
-    ("kind", "settings"), [("dense", "all"), *(("sparse", settings) for settings in SETTINGS)]
+    ("kind", "settings"),
+    [("dense", "all"), *(("sparse", settings) for settings in SETTINGS), ("int8", "all")],
 )
 def test_any_order_of_operations_changes_no_token(bench, tmp_path, kind, settings):
     tally = drive(bench, kind, settings, tmp_path, seed=1, num_operations=NUM_OPERATIONS)
@@ -183,6 +185,6 @@ def test_any_order_of_operations_changes_no_token(bench, tmp_path, kind, setting
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 8))
 @pytest.mark.parametrize("settings", list(SETTINGS))
-@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("kind", list(NUM_PAGES))
 def test_a_long_time_of_any_operations(bench, tmp_path, kind, settings, seed):
     drive(bench, kind, settings, tmp_path, seed=seed, num_operations=2000)

@@ -11,7 +11,8 @@ import transformers as hf
 from snello.config.model import RopeConfig
 from snello.models.checkpoint import load_decoder
 from snello.models.families import read_model_config
-from snello.models.rope import Rotary, compute_frequencies, rotate
+from snello.models.rope import Rotary, compute_frequencies
+from snello.ops.place.reference import rotate
 from tests.models.naive_memory import NaiveMemory
 from tests.models.running import run_ragged
 from tests.models.tiny import COMMON, ragged_prompts, randomize

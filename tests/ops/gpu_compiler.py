@@ -24,7 +24,15 @@ from snello.config.model import CacheShape, Horizon
 from snello.ops.append import triton as append
 from snello.ops.chunk_attend import triton as chunk
 from snello.ops.page_attend import triton as page
-from snello.ops.pages import Fresh, Lists, News, Slots, Tails
+from snello.ops.pages import (
+    Fresh,
+    Lists,
+    Narrow,
+    News,
+    Slots,
+    Tails,
+    count_survivor_slots,
+)
 
 OPTIONS = ("num_warps", "num_stages")
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -33,6 +41,7 @@ TYPES = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
     torch.float8_e4m3fn: "*fp8e4nv",
+    torch.int8: "*i8",
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.bool: "*i1",
@@ -105,16 +114,23 @@ def measure(compiled: Any) -> Usage:
 
 
 def compile_shape(
-    shape: CacheShape, group: int, dtype: torch.dtype, store: torch.dtype, capability: int
+    shape: CacheShape,
+    group: int,
+    dtype: torch.dtype,
+    store: torch.dtype,
+    survivors: torch.dtype | None,
+    capability: int,
 ) -> list[Usage]:
     """Compile what a decode step and a prefill of 32 sequences launch."""
     B, K, S, D = 32, shape.num_heads, 16, shape.key_size
+    V = count_survivor_slots(S, store, survivors)
+    narrow = None if survivors is None else Narrow(torch.zeros(64, V, 2), survivors, 33)
     E = 0 if shape.value_in_key else shape.value_size
     slots = Slots(
         torch.zeros(64, S, D).to(store),
         torch.zeros(64, S, E).to(store),
-        torch.zeros(64, S, dtype=torch.int32),
-        torch.zeros(64, S, dtype=torch.bool),
+        torch.zeros(64, V, dtype=torch.int32),
+        torch.zeros(64, V, dtype=torch.bool),
     )
     lists = Lists(torch.zeros(B, K, 64, dtype=torch.int64), torch.zeros(B, K, dtype=torch.int64))
     tails = Tails(torch.zeros_like(lists.num_held), torch.zeros_like(lists.num_held))
@@ -123,7 +139,7 @@ def compile_shape(
     k, v = torch.zeros(B, K, D, dtype=dtype), torch.zeros(B, K, E, dtype=dtype)
     q = torch.zeros(B, K * group, D, dtype=dtype)
     out = torch.zeros(B, K * group, shape.value_size, dtype=dtype)
-    to = {"scale": 0.1, "out": out, "num_seen": each}
+    to = {"scale": 0.1, "out": out, "num_seen": each, "narrow": narrow}
     names = ((page, "read_tiles"), (page, "merge_parts"), (chunk, "read_chunks"))
     recorders = []
     for module, name in (*names, (append, "append_to_heads")):
@@ -135,7 +151,7 @@ def compile_shape(
     page.attend_pages(q, news, slots, lists, shape, **to)
     for fresh in (Fresh(k, v, marks), None):
         chunk.attend_chunks(q, news, each, fresh, slots, lists, shape, 512, **to)
-    append.append_token(k, v, marks, news, each, slots, lists, tails, shape, 513)
+    append.append_token(k, v, marks, news, each, slots, lists, tails, shape, 513, narrow)
     return [usage for recorder in recorders for usage in recorder.usages]
 
 
@@ -146,14 +162,16 @@ def compile_all(capability: int) -> None:
     near = Horizon(kind="sliding", span_tokens=1024)
     half, whole, byte = torch.bfloat16, torch.float32, torch.float8_e4m3fn
     cases = [
-        ("qwen3-8b", CacheShape(**qwen), 4, half, half),
-        ("sliding", CacheShape(**qwen, horizon=near), 4, half, half),
-        ("latent-16", latent, 16, half, half),
-        ("latent-128", latent, 128, half, half),
-        ("float32", CacheShape(**qwen), 4, whole, whole),
+        ("qwen3-8b", CacheShape(**qwen), 4, half, half, None),
+        ("int8-survivors", CacheShape(**qwen), 4, half, half, torch.int8),
+        ("sliding", CacheShape(**qwen, horizon=near), 4, half, half, None),
+        ("latent-16", latent, 16, half, half, None),
+        ("latent-128", latent, 128, half, half, None),
+        ("float32", CacheShape(**qwen), 4, whole, whole, None),
     ]
     if capability >= 89:
-        cases.append(("float8", CacheShape(**qwen), 4, half, byte))
+        cases.append(("float8", CacheShape(**qwen), 4, half, byte, None))
+        cases.append(("float8-survivors", CacheShape(**qwen), 4, half, half, byte))
     for name, *given in cases:
         for usage in compile_shape(*given, capability):
             print(name, *usage[:4], " ".join(count_instructions(usage.assembly)), flush=True)

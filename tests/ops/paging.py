@@ -2,7 +2,8 @@
 
 import torch
 
-from snello.ops.pages import Lists, News, Slots
+from snello.ops.narrow import narrow as round_row
+from snello.ops.pages import Lists, Narrow, News, Slots, count_survivor_slots, view_codes
 
 EMPTY = 2**30
 
@@ -52,3 +53,53 @@ def mend(slots):
     """The same with zeros for NaN: the reference multiplies hidden values by 0."""
     keys, values = slots.keys.nan_to_num(0.0), slots.values.nan_to_num(0.0)
     return slots._replace(keys=keys, values=values)
+
+
+def invent_narrow_pages(  # noqa: PLR0913  (all that pages differ in)
+    lengths,
+    shape,
+    *,
+    ring_tokens,
+    survivors,
+    S=16,
+    dtype=torch.float32,
+    evicted=0.0,
+    first_position=0,
+):
+    """Pages for `lengths[b][k]` (tokens in a ring, and behind it) of each head, oldest behind.
+
+    Of narrow pages, each slot without a token has NaN for a scale.
+    """
+    ring_pages, V = -(-ring_tokens // S), count_survivor_slots(S, dtype, survivors)
+    num_held = torch.tensor(
+        [[-(-ring // S) + -(-behind // V) for ring, behind in row] for row in lengths]
+    )
+    P, M = int(num_held.sum()) + 1, int(num_held.max()) + 1
+    D, E = shape.key_size + 3, 0 if shape.value_in_key else shape.value_size + 2
+    slots = Slots(
+        torch.full((P, S, D), torch.nan, dtype=dtype),
+        torch.full((P, S, E), torch.nan, dtype=dtype),
+        torch.full((P, V), EMPTY, dtype=torch.int32),
+        torch.zeros(P, V, dtype=torch.bool),
+    )
+    narrow = Narrow(torch.full((P, V, 2), torch.nan), survivors, ring_pages)
+    pages, order = torch.full((*num_held.shape, M), P - 1), iter(torch.randperm(P - 1))
+    for b, row in enumerate(lengths):
+        for k, (ring, behind) in enumerate(row):
+            pages[b, k, : num_held[b, k]] = torch.stack(
+                [next(order) for _ in range(num_held[b, k])] or [torch.tensor(0)]
+            )[: num_held[b, k]]
+            for i in range(ring):
+                place = pages[b, k, i // S], i % S
+                slots.keys[place], slots.values[place] = torch.randn(D), torch.randn(E)
+                slots.positions[place] = first_position + behind + i
+                slots.evict[place] = bool(torch.rand(()) < evicted)
+            for i in range(behind):
+                place = pages[b, k, ring_pages + i // V], i % V
+                for which, part in enumerate(slots[:2]):
+                    row_bytes = torch.randn(part.shape[-1])
+                    view_codes(part)[place], narrow.scales[(*place, which)] = round_row(
+                        row_bytes, survivors
+                    )
+                slots.positions[place] = first_position + i
+    return slots, Lists(pages, num_held), narrow

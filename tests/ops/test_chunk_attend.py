@@ -9,6 +9,7 @@ from snello.ops.native import load_library
 from snello.ops.pages import Fresh
 from tests.ops.paging import invent_pages, mend, tell_news
 
+pytestmark = pytest.mark.usefixtures("isa")
 compiled = pytest.mark.skipif(not load_library().is_loaded, reason=str(load_library().reason))
 BACKENDS = ["reference", "cpu"] if load_library().is_loaded else ["reference"]
 

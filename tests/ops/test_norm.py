@@ -6,6 +6,8 @@ import torch
 from snello.ops.native import load_library
 from snello.ops.norm import resolve
 
+pytestmark = pytest.mark.usefixtures("isa")
+
 
 def test_norm_on_a_page_of_paper():
     """3 and 4 have the root mean square 5 / sqrt(2)."""

@@ -12,6 +12,7 @@ from snello.ops.pages import Lists, Slots
 from tests.ops.paging import EMPTY, invent_pages, mend, tell_news
 
 BACKENDS = ["reference", "cpu"] if load_library().is_loaded else ["reference"]
+pytestmark = pytest.mark.usefixtures("isa")
 compiled = pytest.mark.skipif(not load_library().is_loaded, reason=str(load_library().reason))
 HORIZONS = [
     Horizon(),

@@ -31,6 +31,7 @@ class DenseMemory(PagedMemory):
 
     def __init__(self, shapes: Sequence[CacheShape], **given: Any) -> None:
         super().__init__(shapes, **given)
+        assert self.store.survivors is None, "nothing leaves a window where there is none"
         num_held = self.table.num_held[0]
         self.no_tails = Tails(torch.zeros_like(num_held), torch.full_like(num_held, -1))
         self.append_token = resolve(self.backend)
@@ -183,6 +184,7 @@ class DenseStep:
     def _store(self, layer: int, k: Float[Tensor, "T K D"], v: Float[Tensor, "T K E"]) -> None:
         """Put every new token where its position says, as in a ring that never turns."""
         memory, shape, K = self._memory, self._memory.shapes[layer], k.shape[1]
+        k, v = k.to(memory.store.dtype), v.to(memory.store.dtype)
         marks = self._no_marks[:, :K]
         if self._slots is not None:
             positions = self.positions[:, None].expand(-1, K)

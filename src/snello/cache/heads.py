@@ -97,17 +97,16 @@ class Heads:
         slots = self._ring_slots(leaving.where(stored[..., 0], -1))  # (B, X, K)
         columns = (leaving - starts[:, None]).clamp(0, self._group.rows.shape[1] - 1)
         marked = chunk.evict.take_along_dim(columns[..., None], dim=1)
-        marked = self._store.evict.view(-1)[slots].where(stored, marked)
+        marked = self._store.marks(slots).where(stored, marked)
         visible = (leaving >= 0) & in_sight(self._ends[:, None] - 1, leaving, ring.horizon)
         kept = ~marked & visible[..., None]
         targets = self._append(kept)
-        self._store.copy(slots[kept & stored], targets[kept & stored])
+        self._store.retire(slots[kept & stored], targets[kept & stored])
         fresh = kept & ~stored
         sequence, step, head = fresh.nonzero(as_tuple=True)
         index, positions = (sequence, columns[sequence, step], head), leaving[sequence, step]
-        unmarked = torch.zeros_like(positions, dtype=torch.bool)
-        self._store.write(
-            targets[fresh], chunk.keys[index], chunk.values[index], positions, unmarked
+        self._store.write_survivors(
+            targets[fresh], chunk.keys[index], chunk.values[index], positions
         )
 
     def _fill(self, chunk: Chunk) -> None:
@@ -128,7 +127,7 @@ class Heads:
 
     def _append(self, kept: Bool[Tensor, "B X K"]) -> Int[Tensor, "B X K"]:
         """Lengthen the survivors by what is kept; tell the slot of each, the trash for the rest."""
-        S = self._store.page_tokens
+        S = self._store.survivor_tokens
         before = self._num_survivors[self.rows]
         ranks = before[:, None] + kept.cumsum(1) - 1
         after = before + kept.sum(1)
@@ -173,5 +172,5 @@ def reclaim(
     is_behind = (newest < EMPTY) & ~in_sight(last[:, None, None], newest, ring.horizon)
     num_behind = is_behind.sum(-1)
     if bool(num_behind.any()):
-        num_survivors.view(-1)[rows] -= num_behind * store.page_tokens
+        num_survivors.view(-1)[rows] -= num_behind * store.survivor_tokens
         store.give_back(table.drop(rows.flatten(), num_behind.flatten(), ring.ring_pages))

@@ -10,8 +10,10 @@ from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
 from snello.cache.store import measure_page
 from snello.config.dms import DecisionConfig
-from snello.config.engine import MemoryKind
+from snello.config.engine import MemoryKind, SurvivorFormat
 from snello.config.model import CacheShape
+from snello.ops.narrow import FORMATS
+from snello.ops.pages import count_survivor_slots
 from snello.policies import Learned, Window
 
 
@@ -25,9 +27,15 @@ class MemoryPlan:
 
     shift: Literal[0, 1] = 1
 
+    survivors: SurvivorFormat = "same"
+    """How tokens are stored that left the window."""
+
 
 def choose_memory(
-    decision: DecisionConfig | None, kind: MemoryKind | None, window_tokens: int | None
+    decision: DecisionConfig | None,
+    kind: MemoryKind | None,
+    window_tokens: int | None,
+    survivors: SurvivorFormat = "same",
 ) -> MemoryPlan:
     """Decide on a memory: what the caller wants, completed by what the model has learned.
 
@@ -46,6 +54,11 @@ def choose_memory(
                 f"window_tokens is {window_tokens}, but dense memory has no window; leave it out, "
                 "or choose sparse or window memory."
             )
+        if survivors != "same":
+            raise ValueError(
+                f"survivors is {survivors!r}, but dense memory has no window that tokens could "
+                "leave; leave it out, or choose sparse memory."
+            )
         return MemoryPlan(kind=kind, window_tokens=None)
     if window_tokens is None and decision is None:
         raise ValueError(
@@ -57,6 +70,7 @@ def choose_memory(
         kind=kind,
         window_tokens=own_window if window_tokens is None else window_tokens,
         shift=1 if decision is None else decision.shift,
+        survivors=survivors,
     )
 
 
@@ -85,6 +99,7 @@ def open_memory(
         window_tokens=plan.window_tokens,
         shift=plan.shift,
         policy=Learned() if plan.kind == "sparse" else Window(),
+        survivors=plan.survivors,
         budget_bytes=budget_bytes,
         page_tokens=page_tokens,
         max_sequences=max_sequences,
@@ -95,6 +110,7 @@ def open_memory(
 
 def size_pool(
     shapes: Sequence[CacheShape],
+    plan: MemoryPlan,
     *,
     num_sequences: int,
     sequence_tokens: int,
@@ -103,6 +119,10 @@ def size_pool(
 ) -> int:
     """Return the bytes that are enough even if nothing is forgotten."""
     num_heads = sum(shape.num_heads for shape in shapes)
+    survivors = FORMATS.get(plan.survivors)
+    in_window = 0 if survivors is None else min(sequence_tokens, (plan.window_tokens or 0) + 1)
+    slots = count_survivor_slots(page_tokens, dtype, survivors)
     # Ring and survivors each may end in a page that is not full, and a ring may turn within one.
-    num_pages = num_sequences * num_heads * (-(-sequence_tokens // page_tokens) + 3)
-    return num_pages * measure_page(shapes, page_tokens, dtype)
+    per_head = -(-in_window // page_tokens) + -(-(sequence_tokens - in_window) // slots) + 3
+    page_bytes = measure_page(shapes, page_tokens, dtype, survivors)
+    return num_sequences * num_heads * per_head * page_bytes

@@ -17,7 +17,9 @@ from snello.cache.meters import Meters
 from snello.cache.roster import Roster
 from snello.cache.store import PageStore
 from snello.cache.table import PageTable
+from snello.config.engine import SurvivorFormat
 from snello.config.model import CacheShape
+from snello.ops.narrow import FORMATS
 from snello.ops.native import Backend, choose_backend, explain_refusal
 
 
@@ -42,10 +44,11 @@ class PagedMemory:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         backend: Backend | None = None,
+        survivors: torch.dtype | None = None,
     ) -> None:
         self.shapes = tuple(shapes)
         self.device = torch.device(device)
-        self.backend = _decide(backend, self.device, dtype, self.shapes)
+        self.backend = _decide(backend, self.device, dtype, self.shapes, survivors)
         self.store = PageStore(
             self.shapes,
             num_pages=num_pages,
@@ -53,12 +56,20 @@ class PagedMemory:
             page_tokens=page_tokens,
             dtype=dtype,
             device=self.device,
+            survivors=survivors,
         )
         num_heads = [shape.num_heads for shape in self.shapes]
         self.table = PageTable(num_heads, max_sequences, self.store.blank, self.device)
         self.meters = Meters(sum(num_heads), max_sequences, self.device)
         self.ring_columns: Int[Tensor, "L 1"] = self.table.num_held.new_zeros(len(num_heads), 1)
         self._roster = Roster(max_sequences)
+
+    @property
+    def survivor_format(self) -> SurvivorFormat:
+        """How survivors are stored, by the name that users give it."""
+        formats: dict[torch.dtype | None, SurvivorFormat]
+        formats = {None: "same", FORMATS["int8"]: "int8", FORMATS["fp8"]: "fp8"}
+        return formats[self.store.survivors]
 
     @property
     def num_bytes_in_use(self) -> int:
@@ -216,7 +227,7 @@ class PagedMemory:
 
     def _fork(self, sequence: int, num_tokens: int, survivors: Int[Tensor, "L K"]) -> int:
         """Fork with fewer survivors, where the memory can still tell what the window was."""
-        S = self.store.page_tokens
+        S = self.store.survivor_tokens
         needed = self.ring_columns + (survivors + S - 1) // S
         num_held = self.table.num_held[:, sequence].minimum(needed)
         is_own, is_shared = self._sort_columns(num_held, survivors)
@@ -236,7 +247,7 @@ class PagedMemory:
         columns = torch.arange(self.table.pages.shape[-1], device=self.device)
         first = self.ring_columns[..., None]
         is_held = columns < num_held[..., None]
-        full = first + (survivors // self.store.page_tokens)[..., None]
+        full = first + (survivors // self.store.survivor_tokens)[..., None]
         is_shared = is_held & (columns >= first) & (columns < full)
         return is_held & ~is_shared, is_shared
 
@@ -266,12 +277,16 @@ class PagedMemory:
 
 
 def _decide(
-    wanted: Backend | None, device: torch.device, dtype: torch.dtype, shapes: Sequence[CacheShape]
+    wanted: Backend | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    shapes: Sequence[CacheShape],
+    survivors: torch.dtype | None,
 ) -> Backend:
     """The backend that was asked for, or else the fastest, if it serves such pages."""
     backend = wanted or choose_backend(device)
     widest = max(shape.key_size for shape in shapes)
-    refusal = explain_refusal(backend, device, dtype, widest)
+    refusal = explain_refusal(backend, device, dtype, widest, survivors)
     if refusal is None:
         return backend
     if wanted is not None:

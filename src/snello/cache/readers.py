@@ -4,7 +4,7 @@ Knows nothing of when a token is stored or dropped.
 Dims: T rows of the flat batch, H query heads.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -55,6 +55,7 @@ class TiledReader:
     table: PageTable
     shapes: tuple[CacheShape, ...]
     window_tokens: int
+    ring_pages: tuple[int, ...]
 
     def start(self, q: Float[Tensor, "T H D"], shape: CacheShape) -> Float[Tensor, "T H E"]:
         """In the precision of the queries."""
@@ -72,7 +73,8 @@ class TiledReader:
     ) -> None:
         """As `PageReader.read`."""
         group, shape = work.group, self.shapes[layer]
-        reader = Reader(self.store, self.table, shape, self.window_tokens, scale)
+        ring_pages = self.ring_pages[layer]
+        reader = Reader(self.store, self.table, shape, self.window_tokens, ring_pages, scale)
         rows = self.table.rows(layer, group.sequences, shape.num_heads)
         piece = None if chunk is None else chunk.piece()
         read, num_seen = reader.read(*fold(q, group, shape.num_heads), rows, piece)
@@ -89,6 +91,7 @@ class KernelReader:
     table: PageTable
     shapes: tuple[CacheShape, ...]
     window_tokens: int
+    ring_pages: tuple[int, ...]
     attend_pages: Callable[..., None]
     attend_chunks: Callable[..., None]
 
@@ -110,6 +113,7 @@ class KernelReader:
         """As `PageReader.read`."""
         q, slots, lists = q.to(out.dtype), self.store.slots, self.table.layers[layer]
         shape, to = self.shapes[layer], {"scale": scale, "out": out, "num_seen": work.num_seen}
+        to["narrow"] = self.store.show_narrow(self.ring_pages[layer])
         if work.group.is_decode:
             self.attend_pages(q, work.news, slots, lists, shape, **to)
         else:
@@ -124,9 +128,11 @@ def open_reader(
     table: PageTable,
     shapes: tuple[CacheShape, ...],
     window_tokens: int,
+    ring_pages: Sequence[int] | None = None,
 ) -> PageReader:
-    """Choose who reads."""
-    given = store, table, shapes, window_tokens
+    """Choose who reads; `ring_pages` are those of each layer's windows, if there are any."""
+    rings = tuple(ring_pages) if ring_pages is not None else (0,) * len(shapes)
+    given = store, table, shapes, window_tokens, rings
     if backend == "reference":
         return TiledReader(*given)
     kernels = page_attend.resolve(backend), chunk_attend.resolve(backend)

@@ -17,7 +17,8 @@ from snello.cache.table import PageTable
 from snello.cache.tiles import Piece, Tile, cut_rows
 from snello.config.model import CacheShape
 from snello.ops.attend import attend, attend_part, merge
-from snello.ops.retain import in_sight, retain
+from snello.ops.narrow import round_trip
+from snello.ops.retain import in_sight, is_recent, retain
 
 MOST_QUERIES = 128
 """Queries of a row that are worked on at once; a smaller block skips more keys that lie ahead."""
@@ -27,13 +28,15 @@ MOST_QUERIES = 128
 class Reader:
     """The rule and the shape of one layer, and the pages it reads.
 
-    Memory at work is bounded by `store.tile_bytes` of keys and values, and as much of scores.
+    Memory at work is bounded by `store.tile_bytes` of keys and values, and as much of scores; by a
+    few times that where survivors are narrow, which are widened here.
     """
 
     store: PageStore
     table: PageTable
     shape: CacheShape
     window_tokens: int
+    ring_pages: int
     scale: float
 
     def read(
@@ -68,7 +71,7 @@ class Reader:
     def _read_tile(self, tile: Tile) -> tuple[Float[Tensor, "r T g E"], Int[Tensor, " r"]]:
         """Read in blocks of queries."""
         num_rows, T = tile.query_positions.shape
-        num_keys = tile.pages.shape[1] * self.store.page_tokens + T
+        num_keys = tile.pages.shape[1] * self.store.survivor_tokens + T
         affordable = self.store.tile_bytes // (4 * num_rows * num_keys)
         step = max(1, min(T, MOST_QUERIES, affordable))
         blocks = [self._read_block(tile.block(first, first + step)) for first in range(0, T, step)]
@@ -81,7 +84,7 @@ class Reader:
         """Read all keys at once, or in parts where even one row is longer than memory allows."""
         num_rows, num_pages = tile.pages.shape
         most_pages = max(1, self.store.tile_bytes // (num_rows * self.store.bytes_per_page))
-        if num_pages <= most_pages:
+        if num_pages <= most_pages and self.store.survivors is None:
             piece = self._gather(tile.pages, tile.chunk)
             visible = self._show(tile.query_positions, piece)
             out = attend(tile.q, *self._view(piece, tile.q.dtype), visible, scale=self.scale)
@@ -97,10 +100,23 @@ class Reader:
     def _split(self, tile: Tile, most_pages: int) -> Iterator[Piece]:
         """Yield the tokens of a tile in parts; each is overwritten by the next."""
         has_marks = tile.chunk is not None
-        for first in range(0, tile.pages.shape[1], most_pages):
-            yield self._load(tile.pages[:, first : first + most_pages], has_marks=has_marks)
+        is_narrow = self.store.survivors is not None
+        num_exact = self.ring_pages if is_narrow else tile.pages.shape[1]
+        for part in _cut(tile.pages[:, :num_exact], most_pages):
+            piece = self._load(part, has_marks=has_marks)
+            yield from self._round(piece) if is_narrow and has_marks else (piece,)
+        for part in _cut(tile.pages[:, num_exact:], most_pages):
+            yield self._load_survivors(part, has_marks=has_marks)
         if tile.chunk is not None:
-            yield tile.chunk
+            yield from self._round(tile.chunk) if is_narrow else (tile.chunk,)
+
+    def _round(self, piece: Piece) -> Iterator[Piece]:
+        """Yield tokens for those whose windows they are in, and for those that see them behind."""
+        assert self.store.survivors is not None
+        yield piece._replace(is_rounded=False)
+        keys = round_trip(piece.keys, self.store.survivors)
+        values = round_trip(piece.values, self.store.survivors)
+        yield piece._replace(keys=keys, values=values, is_rounded=True)
 
     def _gather(self, pages: Int[Tensor, "r M"], chunk: Piece | None) -> Piece:
         """Bring the tokens of pages and of a chunk together."""
@@ -112,12 +128,23 @@ class Reader:
 
     def _load(self, pages: Int[Tensor, "r M"], *, has_marks: bool) -> Piece:
         """Read pages into the store's buffers, which the next call overwrites."""
-        keys, values = self.store.gather(pages)
-        keys = keys[..., : self.shape.key_size]  # a layer may be narrower than the widest
-        values = values[..., : self.shape.numbers_per_slot - self.shape.key_size]
+        S = self.store.page_tokens
+        positions = self.store.positions[pages][..., :S].flatten(1)
+        evict = self.store.evict[pages][..., :S].flatten(1) if has_marks else None
+        return Piece(*self._trim(*self.store.gather(pages)), positions, evict)
+
+    def _load_survivors(self, pages: Int[Tensor, "r M"], *, has_marks: bool) -> Piece:
+        """Widen narrow pages, of which no token is marked."""
         positions = self.store.positions[pages].flatten(1)
-        evict = self.store.evict[pages].flatten(1) if has_marks else None
-        return Piece(keys, values, positions, evict)
+        evict = torch.zeros_like(positions, dtype=torch.bool) if has_marks else None
+        return Piece(*self._trim(*self.store.gather_survivors(pages)), positions, evict)
+
+    def _trim(
+        self, keys: Float[Tensor, "r N D"], values: Float[Tensor, "r N E"]
+    ) -> tuple[Float[Tensor, "r N d"], Float[Tensor, "r N e"]]:
+        """Leave what is this layer's, which may be narrower than the widest."""
+        value_width = self.shape.numbers_per_slot - self.shape.key_size
+        return keys[..., : self.shape.key_size], values[..., :value_width]
 
     def _show(self, query_positions: Int[Tensor, "r T"], piece: Piece) -> Bool[Tensor, "r 1 T N"]:
         """Tell who sees what."""
@@ -126,7 +153,11 @@ class Reader:
             keys = piece.positions[:, None, None]
             return in_sight(query_positions[:, None, :, None], keys, horizon)
         evict = piece.evict[:, None]
-        return retain(query_positions, piece.positions, evict, self.window_tokens, horizon)
+        seen = retain(query_positions, piece.positions, evict, self.window_tokens, horizon)
+        if piece.is_rounded is None:
+            return seen
+        distance = (query_positions[:, :, None] - piece.positions[:, None])[:, None]
+        return seen & (is_recent(distance, self.window_tokens) != piece.is_rounded)
 
     def _view(
         self, piece: Piece, dtype: torch.dtype
@@ -134,6 +165,12 @@ class Reader:
         """Show keys and values as attention wants them; a value in the key is the key itself."""
         keys = piece.keys[:, None].to(dtype)
         return keys, keys if self.shape.value_in_key else piece.values[:, None].to(dtype)
+
+
+def _cut(pages: Int[Tensor, "r M"], most_pages: int) -> tuple[Int[Tensor, "r m"], ...]:
+    """Cut columns into parts; no columns make no part."""
+    firsts = range(0, pages.shape[1], most_pages)
+    return tuple(pages[:, first : first + most_pages] for first in firsts)
 
 
 def _count(visible: Bool[Tensor, "r 1 T N"]) -> Int[Tensor, " r"]:

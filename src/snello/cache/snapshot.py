@@ -18,10 +18,13 @@ from torch import Tensor
 
 from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
-from snello.cache.state import SequenceState, copy_out, put_in
+from snello.cache.state import Codes, SequenceState, copy_out, put_in
 
 FORMAT = 1
 _TENSORS = ("survivors", "keys", "values", "positions", "evict", "token_ids")
+_CODES = ("code_keys", "code_values", "code_scales", "code_positions")
+"""What a file holds besides where survivors are narrow."""
+_KNOWN = (sorted(_TENSORS), sorted(_TENSORS + _CODES))
 
 
 class Restored(NamedTuple):
@@ -60,6 +63,7 @@ def save_sequence(
         "evict": state.evict,
         "token_ids": torch.tensor(token_ids, dtype=torch.int64),
     }
+    tensors |= dict(zip(_CODES, state.codes or (), strict=False))
     header = _describe(memory, fingerprint) | {"num_tokens": state.num_tokens}
     header["checksum"] = _checksum(header, tensors)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -87,15 +91,19 @@ def restore_sequence(
     """
     header, tensors = _read(path)
     for name, wanted in _describe(memory, fingerprint).items():
-        if header.get(name) != wanted:
+        came = header.get(name, "same" if name == "survivors" else None)
+        if came != wanted:
             raise ValueError(
-                f"{path} was written with {name} {json.dumps(header.get(name))}, and here it is "
+                f"{path} was written with {name} {json.dumps(came)}, and here it is "
                 f"{json.dumps(wanted)}; restore it where it was saved, or compute the text again."
             )
     if header.pop("checksum", None) != _checksum(header, tensors):
         raise _damaged(path, "its checksum is another")
     token_ids = tensors.pop("token_ids").tolist()
-    state = SequenceState(num_tokens=header["num_tokens"], **tensors)
+    codes = [tensors.pop(name) for name in _CODES if name in tensors]
+    state = SequenceState(
+        num_tokens=header["num_tokens"], codes=Codes(*codes) if codes else None, **tensors
+    )
     return Restored(put_in(memory, state), token_ids)
 
 
@@ -107,7 +115,8 @@ def _describe(memory: DenseMemory | SparseMemory, fingerprint: str) -> dict[str,
         rule = {"memory": "sparse", "window_tokens": window_tokens, "shift": shift}
     return rule | {
         "format": FORMAT,
-        "dtype": str(memory.store.keys.dtype),
+        "dtype": str(memory.store.dtype),
+        "survivors": memory.survivor_format,
         "shapes": [asdict(shape) for shape in memory.shapes],
         "fingerprint": fingerprint,
     }
@@ -123,7 +132,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         header = json.loads(metadata.get("snello_sequence", "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, str(error).split("\n")[0]) from None
-    if not isinstance(header, dict) or sorted(tensors) != sorted(_TENSORS):
+    if not isinstance(header, dict) or sorted(tensors) not in _KNOWN:
         raise _damaged(path, "it holds other things")
     return header, tensors
 
@@ -138,7 +147,7 @@ def _damaged(path: Path, reason: str) -> ValueError:
 def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> int:
     """Sum up all bytes: safetensors notices a short file, but no changed byte."""
     checksum = zlib.crc32(json.dumps(header, sort_keys=True).encode())
-    for name in _TENSORS:
+    for name in (*_TENSORS, *(name for name in _CODES if name in tensors)):
         checksum = zlib.crc32(_view_bytes(tensors[name]), checksum)
     return checksum
 

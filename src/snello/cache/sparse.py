@@ -20,9 +20,11 @@ from snello.cache.readers import open_reader
 from snello.cache.ring import Rings
 from snello.cache.store import EMPTY
 from snello.cache.work import Work, count_reads, plan_work
+from snello.config.engine import SurvivorFormat
 from snello.config.model import CacheShape
 from snello.dms.decision import shift_decisions
 from snello.ops.append import resolve
+from snello.ops.narrow import FORMATS
 from snello.ops.native import Backend
 from snello.ops.pages import Fresh, Tails
 from snello.policies import Policy
@@ -49,6 +51,7 @@ class SparseMemory(PagedMemory):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         backend: Backend | None = None,
+        survivors: SurvivorFormat = "same",
     ) -> None:
         super().__init__(
             shapes,
@@ -59,6 +62,7 @@ class SparseMemory(PagedMemory):
             dtype=dtype,
             device=device,
             backend=backend,
+            survivors=FORMATS.get(survivors),
         )
         if window_tokens < 1:
             raise ValueError(
@@ -75,7 +79,9 @@ class SparseMemory(PagedMemory):
         self._spare = torch.full_like(self.table.num_held, -1)
         self._tails = [Tails(*part) for part in zip(self.num_survivors, self._spare, strict=True)]
         self._append_token = resolve(self.backend)
-        self.reader = open_reader(self.backend, self.store, self.table, self.shapes, window_tokens)
+        self.reader = open_reader(
+            self.backend, self.store, self.table, self.shapes, window_tokens, ring_pages
+        )
 
     @property
     def tails(self) -> tuple[Int[Tensor, "L N K"], Int[Tensor, "L N K"]]:
@@ -159,16 +165,16 @@ class SparseMemory(PagedMemory):
 
         The survivors' last page is half full on average.
         """
-        S, lengths = self.store.page_tokens, np.array(num_tokens)
+        S, V, lengths = self.store.page_tokens, self.store.survivor_tokens, np.array(num_tokens)
         behind = self.rings.count_behind(lengths) * kept[:, None]  # (L, B)
         ring = -(-np.minimum(lengths, self.rings.ring_tokens[:, None]) // S)
-        per_head = ring + behind / S + 0.5 * (behind > 0)
+        per_head = ring + behind / V + 0.5 * (behind > 0)
         return [float(count) for count in self._num_heads @ per_head]
 
     def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:
         """Estimate how many pages of such a sequence its forks share."""
         behind = self.rings.count_behind(np.array([num_tokens]))[:, 0] * kept
-        full = np.maximum(behind / self.store.page_tokens - 0.5, 0.0)
+        full = np.maximum(behind / self.store.survivor_tokens - 0.5, 0.0)
         return float(self._num_heads @ full)
 
     def take_in(
@@ -182,8 +188,9 @@ class SparseMemory(PagedMemory):
         """Store one new token of each sequence of a group, and retire what it pushes out."""
         slots, lists = self.store.slots, self.table.layers[layer]
         given = work.news, work.about, slots, lists, self._tails[layer]
-        ring_tokens = self.rings.layers[layer].ring_tokens
-        self._append_token(k, v, marks, *given, self.shapes[layer], ring_tokens)
+        ring = self.rings.layers[layer]
+        narrow = self.store.show_narrow(ring.ring_pages)
+        self._append_token(k, v, marks, *given, self.shapes[layer], ring.ring_tokens, narrow)
 
     def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
         """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
@@ -206,14 +213,14 @@ class SparseMemory(PagedMemory):
 
     def _count_new_pages(self, layout: Layout, gain: Int[Tensor, "L B"]) -> Int[Tensor, "L B K"]:
         """How many pages each head takes if it gains that many survivors."""
-        S = self.store.page_tokens
+        S = self.store.survivor_tokens
         before = self.num_survivors[:, layout.sequences]
         after = before + gain[..., None]
         return ((after + S - 1) // S - (before + S - 1) // S) * self.table.exists
 
     def _hand_out(self, layout: Layout, most_pages: Int[Tensor, "L B K"]) -> None:
         """Give each head that may need a page for a single token one in advance."""
-        S, sequences = self.store.page_tokens, layout.sequences
+        S, sequences = self.store.survivor_tokens, layout.sequences
         may_need = (most_pages > 0) & (layout.counts == 1)[:, None]
         num_pages = int(may_need.sum())
         if num_pages == 0:
@@ -266,7 +273,8 @@ class SparseStep:
         """Store the new tokens of one layer, drop what is forgotten, attend over what is alive."""
         memory, shape = self._memory, self._memory.shapes[layer]
         marks = memory.policy.mark(layer, logits, self.positions, shape.num_heads)
-        v = k[..., :0] if v is None else v
+        # A chunk's own tokens are read as pages will hold them: equal however a text is cut.
+        k, v = (part.to(memory.store.dtype) for part in (k, k[..., :0] if v is None else v))
         out = memory.reader.start(q, shape)
         for work in self.works:
             if work.group.is_decode:

@@ -1,28 +1,40 @@
 """Tensors of pages: what is written in each slot. Knows nothing of who owns a page or why.
 
 A slot holds the key and the value of one token of one head, the token's position, and whether it is
-marked for eviction. Keys come after RoPE, so slots may be in any order.
+marked for eviction. Keys come after RoPE, so slots may be in any order. A page of survivors may
+hold one byte a number, in more slots; the bytes of a page are the same.
 """
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from snello.cache.pages import PagePool
 from snello.config.model import CacheShape
 from snello.ops.huge import allocate_zeros
-from snello.ops.pages import Slots
+from snello.ops.narrow import narrow, widen
+from snello.ops.pages import Narrow, Slots, count_survivor_slots, view_codes
 
 EMPTY = 2**30
 """The position of a slot without a token: ahead of every query, so that no rule ever shows it."""
 
 
-def measure_page(shapes: Sequence[CacheShape], page_tokens: int, dtype: torch.dtype) -> int:
-    """Return the bytes of one page: the numbers of its slots, with a position and a mark each."""
-    width = sum(_widths(shapes))
-    return page_tokens * (width * dtype.itemsize + 5)  # position and mark: 4 + 1
+TOKEN_BYTES = 5  # position and mark: 4 + 1
+SCALE_BYTES = 8  # of a key and of a value, float32
+
+
+def measure_page(
+    shapes: Sequence[CacheShape],
+    page_tokens: int,
+    dtype: torch.dtype,
+    survivors: torch.dtype | None = None,
+) -> int:
+    """Return the bytes of one page: its numbers, and what is noted beside them for each slot."""
+    numbers = page_tokens * sum(_widths(shapes)) * dtype.itemsize
+    beside = TOKEN_BYTES + (0 if survivors is None else SCALE_BYTES)
+    return numbers + count_survivor_slots(page_tokens, dtype, survivors) * beside
 
 
 def _widths(shapes: Sequence[CacheShape]) -> tuple[int, int]:
@@ -36,6 +48,8 @@ class PageStore:
 
     Invariant: every slot of a free page, and of the page `blank`, holds zeros at position EMPTY.
     Tables may therefore be padded with `blank`. What is written to the page `trash` is never read.
+
+    A slot is named page * page_tokens + offset, one of a survivor page * survivor_tokens + offset.
     """
 
     def __init__(
@@ -47,10 +61,12 @@ class PageStore:
         page_tokens: int,
         dtype: torch.dtype,
         device: torch.device,
+        survivors: torch.dtype | None = None,
     ) -> None:
         key_width, value_width = _widths(shapes)
-        self.page_tokens = page_tokens
-        self.bytes_per_page = measure_page(shapes, page_tokens, dtype)
+        self.page_tokens, self.dtype, self.survivors = page_tokens, dtype, survivors
+        self.survivor_tokens = count_survivor_slots(page_tokens, dtype, survivors)
+        self.bytes_per_page = measure_page(shapes, page_tokens, dtype, survivors)
         if (num_pages is None) == (budget_bytes is None):
             raise ValueError(
                 f"num_pages is {num_pages} and budget_bytes is {budget_bytes}; give exactly one."
@@ -62,8 +78,11 @@ class PageStore:
         slots = (num_pages + 2, page_tokens)
         self.keys = allocate_zeros((*slots, key_width), dtype, device)
         self.values = allocate_zeros((*slots, value_width), dtype, device)
-        self.positions = torch.full(slots, EMPTY, dtype=torch.int32, device=device)
-        self.evict = torch.zeros(slots, dtype=torch.bool, device=device)
+        places = (num_pages + 2, self.survivor_tokens)
+        self.positions = torch.full(places, EMPTY, dtype=torch.int32, device=device)
+        self.evict = torch.zeros(places, dtype=torch.bool, device=device)
+        num_scales = 0 if survivors is None else self.survivor_tokens
+        self.scales = torch.zeros(num_pages + 2, num_scales, 2, dtype=torch.float32, device=device)
         self.tile_bytes = 2**23 if device.type == "cpu" else 2**28
         self._key_scratch = self.keys.new_zeros(0, key_width)
         self._value_scratch = self.values.new_zeros(0, value_width)
@@ -78,6 +97,12 @@ class PageStore:
         """The tensors of all pages, as operators want them; `extend` replaces them."""
         return Slots(self.keys, self.values, self.positions, self.evict)
 
+    def show_narrow(self, ring_pages: int) -> Narrow | None:
+        """What operators are told if survivors are narrow: pages behind `ring_pages` are theirs."""
+        if self.survivors is None:
+            return None
+        return Narrow(self.scales, self.survivors, ring_pages)
+
     @torch.inference_mode(mode=False)
     def extend(self, num_pages: int) -> None:
         """Make the pool larger; pages keep their numbers, and `blank` and `trash` theirs."""
@@ -85,8 +110,11 @@ class PageStore:
         slots = (num_pages, self.page_tokens)
         self.keys = torch.cat([self.keys, self.keys.new_zeros(*slots, self.keys.shape[-1])])
         self.values = torch.cat([self.values, self.values.new_zeros(*slots, self.values.shape[-1])])
-        self.positions = torch.cat([self.positions, self.positions.new_full(slots, EMPTY)])
-        self.evict = torch.cat([self.evict, self.evict.new_zeros(slots)])
+        places = (num_pages, self.survivor_tokens)
+        self.positions = torch.cat([self.positions, self.positions.new_full(places, EMPTY)])
+        self.evict = torch.cat([self.evict, self.evict.new_zeros(places)])
+        more_scales = self.scales.new_zeros(num_pages, *self.scales.shape[1:])
+        self.scales = torch.cat([self.scales, more_scales])
         self.pool.extend(first_page, num_pages)
 
     def write(
@@ -97,22 +125,69 @@ class PageStore:
         positions: Int[Tensor, "*shape"],
         evict: Bool[Tensor, "*shape"],
     ) -> None:
-        """Put tokens, with their marks, into slots (page * page_tokens + offset)."""
+        """Put tokens, with their marks, into slots that are not survivors'."""
         _put(self.keys, slots, keys)
         _put(self.values, slots, values)
-        self.positions.view(-1)[slots] = positions.to(torch.int32)
-        self.evict.view(-1)[slots] = evict
+        places = self._place(slots)
+        self.positions.view(-1)[places] = positions.to(torch.int32)
+        self.evict.view(-1)[places] = evict
 
     def mark(self, slots: Int[Tensor, "*shape"], evict: Bool[Tensor, "*shape"]) -> None:
         """Note what was decided about the tokens in `slots`."""
-        self.evict.view(-1)[slots] = evict
+        self.evict.view(-1)[self._place(slots)] = evict
 
-    def copy(self, sources: Int[Tensor, " N"], targets: Int[Tensor, " N"]) -> None:
-        """Copy tokens from slot to slot; the copies are unmarked."""
-        _put(self.keys, targets, self.keys.flatten(0, 1)[sources])
-        _put(self.values, targets, self.values.flatten(0, 1)[sources])
-        self.positions.view(-1)[targets] = self.positions.view(-1)[sources]
-        self.evict.view(-1)[targets] = False
+    def marks(self, slots: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+        """Tell what was decided about the tokens in `slots`."""
+        return self.evict.view(-1)[self._place(slots)]
+
+    def positions_of(self, slots: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """Tell the positions of the tokens in `slots`."""
+        return self.positions.view(-1)[self._place(slots)]
+
+    def retire(self, sources: Int[Tensor, " N"], targets: Int[Tensor, " N"]) -> None:
+        """Copy tokens from slots to survivors' slots; the copies are unmarked."""
+        keys, values = self.keys.flatten(0, 1)[sources], self.values.flatten(0, 1)[sources]
+        self.write_survivors(targets, keys, values, self.positions_of(sources))
+
+    def write_survivors(
+        self,
+        slots: Int[Tensor, " N"],
+        keys: Float[Tensor, "N D"],
+        values: Float[Tensor, "N E"],
+        positions: Int[Tensor, " N"],
+    ) -> None:
+        """Put unmarked tokens into survivors' slots, rounded once if survivors are narrow."""
+        keys, values = keys.to(self.dtype), values.to(self.dtype)
+        if self.survivors is None:
+            unmarked = torch.zeros_like(positions, dtype=torch.bool)
+            self.write(slots, keys, values, positions, unmarked)
+            return
+        key_codes, key_scales = narrow(keys, self.survivors)
+        value_codes, value_scales = narrow(values, self.survivors)
+        scales = torch.stack([key_scales, value_scales], dim=-1)
+        self.write_codes(slots, key_codes, value_codes, scales, positions)
+
+    def write_codes(
+        self,
+        slots: Int[Tensor, " N"],
+        keys: Int[Tensor, "N D"],
+        values: Int[Tensor, "N E"],
+        scales: Float[Tensor, "N 2"],
+        positions: Int[Tensor, " N"],
+    ) -> None:
+        """Put unmarked tokens that are rounded already into survivors' slots."""
+        _put(view_codes(self.keys), slots, keys)
+        _put(view_codes(self.values), slots, values)
+        self.scales.view(-1, 2)[slots] = scales
+        self.positions.view(-1)[slots] = positions.to(torch.int32)
+        self.evict.view(-1)[slots] = False
+
+    def read_codes(
+        self, slots: Int[Tensor, " N"]
+    ) -> tuple[Int[Tensor, "N D"], Int[Tensor, "N E"], Float[Tensor, "N 2"]]:
+        """Read rounded keys, rounded values and their scales from survivors' slots."""
+        codes = [view_codes(part).flatten(0, 1)[slots] for part in (self.keys, self.values)]
+        return codes[0], codes[1], self.scales.view(-1, 2)[slots]
 
     def gather(
         self, pages: Int[Tensor, "R M"]
@@ -127,6 +202,16 @@ class PageStore:
         keys = _take(self.keys, pages, self._key_scratch[:num_slots])
         return keys, _take(self.values, pages, self._value_scratch[:num_slots])
 
+    def gather_survivors(
+        self, pages: Int[Tensor, "R M"]
+    ) -> tuple[Float[Tensor, "R N D"], Float[Tensor, "R N E"]]:
+        """Read what the keys and values of whole narrow pages stand for."""
+        assert self.survivors is not None
+        scales = self.scales[pages].flatten(1, 2)  # (R, N, 2)
+        codes = [view_codes(part)[pages].flatten(1, 2) for part in (self.keys, self.values)]
+        keys, values = (widen(part, scales[..., i], self.survivors) for i, part in enumerate(codes))
+        return keys, values
+
     def give_back(self, pages: Int[Tensor, " N"]) -> None:
         """Return pages to the pool, and blank those that nobody else holds."""
         freed = self.pool.give_back(pages)
@@ -134,6 +219,7 @@ class PageStore:
         self.values[freed] = 0
         self.positions[freed] = EMPTY
         self.evict[freed] = False
+        self.scales[freed] = 0
 
     def copy_pages(self, sources: Int[Tensor, " N"], targets: Int[Tensor, " N"]) -> None:
         """Copy whole pages, marks included."""
@@ -141,13 +227,19 @@ class PageStore:
         self.values[targets] = self.values[sources]
         self.positions[targets] = self.positions[sources]
         self.evict[targets] = self.evict[sources]
+        self.scales[targets] = self.scales[sources]
 
     def blank_slots(self, slots: Int[Tensor, " N"]) -> None:
         """Make slots of held pages as empty as those of a free page."""
         self.keys.flatten(0, 1)[slots] = 0
         self.values.flatten(0, 1)[slots] = 0
-        self.positions.view(-1)[slots] = EMPTY
-        self.evict.view(-1)[slots] = False
+        self.positions.view(-1)[self._place(slots)] = EMPTY
+        self.evict.view(-1)[self._place(slots)] = False
+
+    def _place(self, slots: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+        """Where the positions and marks of slots stand that are not survivors'."""
+        S, V = self.page_tokens, self.survivor_tokens
+        return slots if S == V else slots // S * V + slots % S
 
     @torch.inference_mode(mode=False)  # or these buffers could not be used outside of it
     def _widen_scratch(self, num_slots: int) -> None:
@@ -156,7 +248,7 @@ class PageStore:
 
 
 def _put(
-    store: Float[Tensor, "P S W"], slots: Int[Tensor, "*shape"], numbers: Float[Tensor, "*shape X"]
+    store: Num[Tensor, "P S W"], slots: Int[Tensor, "*shape"], numbers: Num[Tensor, "*shape X"]
 ) -> None:
     """Write numbers to slots, of which they may fill only the first part."""
     store.flatten(0, 1)[slots, : numbers.shape[-1]] = numbers.to(store.dtype)

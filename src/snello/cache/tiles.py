@@ -21,13 +21,16 @@ from snello.cache.layout import Group
 class Piece(NamedTuple):
     """Some tokens of each row, with what decides who sees them.
 
-    `evict` is None where no mark hides a token from these queries.
+    `evict` is None where no mark hides a token from these queries. `is_rounded` is None where the
+    tokens are all there is; else they are there once more, exact for queries whose windows they are
+    in, and rounded for those that see them behind.
     """
 
     keys: Float[Tensor, "r N D"]
     values: Float[Tensor, "r N E"]
     positions: Int[Tensor, "r N"]
     evict: Bool[Tensor, "r N"] | None
+    is_rounded: bool | None = None
 
     def select(self, rows: Int[Tensor, " r"]) -> "Piece":
         """The same for some of the rows."""

@@ -43,7 +43,8 @@ def serve(path: str | Path, config: EngineConfig, *, base: str | Path | None = N
     loaded = load_model(path, base, dtype=DTYPES[config.dtype], device=config.device)
     pack_weights(loaded.decoder, config.weights, config.weights_group)
     codec = TextCodec(loaded.folder)
-    plan = choose_memory(loaded.decision, config.memory, config.window_tokens)
+    wish = config.memory, config.window_tokens, config.survivors
+    plan = choose_memory(loaded.decision, *wish)
     return Served(
         engine=build_engine(loaded, plan, config, eos_ids=codec.eos_ids), codec=codec, plan=plan
     )
@@ -76,11 +77,12 @@ def build_engine(
 ) -> Engine:
     """Open the planned memory for a loaded model, and put an engine on both."""
     decoder = loaded.decoder.requires_grad_(False).eval()
-    dtype = DTYPES[config.dtype]
+    dtype = DTYPES[config.dtype if config.kv_dtype == "auto" else config.kv_dtype]
     budget_bytes = None if config.kv_memory_mib is None else config.kv_memory_mib * 2**20
     if budget_bytes is None:
         worst_bytes = size_pool(
             decoder.cache_shapes,
+            plan,
             num_sequences=config.max_sequences,
             sequence_tokens=decoder.config.max_positions,
             page_tokens=config.page_tokens,

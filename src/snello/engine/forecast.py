@@ -112,6 +112,6 @@ class Forecast:
         shared = 0.0
         if origin is not None and origin.sequence is not None:
             shared = self._memory.expect_shared_pages(len(origin.token_ids), kept)
-        is_reading = request.thread.num_pending > 1 or held_pages == 0
+        is_reading = request.thread.num_pending > 1 or request.thread.memory_sequence is None
         current = max(held_pages, now - shared) if is_reading else held_pages
         return Outlook(current, current + end - now, num_steps)

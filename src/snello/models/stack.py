@@ -4,7 +4,7 @@ Knows nothing of requests. A row's numbers are those that the layers give one by
 what is gained is the time between their operators, most of a step where the batch is small.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +14,8 @@ from snello.cache.dense import DenseMemory, DenseStep
 from snello.cache.memory import Step
 from snello.cache.refill import is_single
 from snello.cache.sparse import SparseMemory, SparseStep
-from snello.models.attention import Angles
+from snello.models.attention import Angles, Attention
+from snello.models.decision import AdapterDecision
 from snello.models.decoder import Decoder
 from snello.models.packed import (
     PackedAttention,
@@ -22,6 +23,8 @@ from snello.models.packed import (
     PackedLayer,
     PackedLinear,
 )
+
+NORM = "model.norm.weight"
 
 
 class CompiledStack:
@@ -56,17 +59,19 @@ class CompiledStack:
         self, x: Float[Tensor, "T C"], angles: Angles, step: DenseStep | SparseStep
     ) -> Float[Tensor, "T C"]:
         memory, (work,) = self._memory, step.works
-        tails = memory.tails
+        store = memory.store
+        scales = None if store.survivors is None else store.scales
         out: Tensor = self._stack.run(
             x,
             *angles,
             [*work.news, work.about],
             work.num_seen,
-            list(memory.store.slots),
+            list(store.slots),
             [memory.table.pages, memory.table.num_held],
-            [*tails, step.announce()],
+            [*memory.tails, step.announce(), scales],
             self._rules,
             step.wants_decisions,
+            store.survivors == torch.float8_e4m3fn,
         )
         return out
 
@@ -75,60 +80,58 @@ def can_stack(decoder: Decoder, memory: DenseMemory | SparseMemory) -> bool:
     """Tell whether the compiled call knows all that the layers of a decoder do."""
     if memory.backend != "cpu" or decoder.get_parameter(NORM).dtype != torch.float32:
         return False
-    return all(_is_known(layer) for layer in decoder.model.layers)
+    return all(_find_parts(layer) is not None for layer in decoder.model.layers)
 
 
-NORM = "model.norm.weight"
+class Parts(NamedTuple):
+    """What a layer is made of, if the compiled call knows it."""
+
+    decision: AdapterDecision | None
+    attention: Attention
+    products: tuple[PackedLinear, PackedLinear, PackedLinear, PackedLinear]
+    """In the order they run."""
 
 
-def _is_known(layer: nn.Module) -> bool:
-    if not isinstance(layer, PackedLayer) or not isinstance(layer.attention, PackedAttention):
-        return False
-    if not isinstance(layer.mlp, PackedFeedForward) or not layer.attention.attention.is_plain:
-        return False
-    return all(linear.before is None for linear in _list_linears(layer))
-
-
-def _list_linears(layer: PackedLayer) -> list[PackedLinear]:
-    """The four products of a layer, in the order they run."""
-    attention, mlp = layer.attention, layer.mlp
-    assert isinstance(attention, PackedAttention)
-    assert isinstance(mlp, PackedFeedForward)
-    return [attention.qkv, attention.output, mlp.gate_up, mlp.down]
+def _find_parts(layer: nn.Module) -> Parts | None:
+    """Take a layer apart; None if it has a part that is not known."""
+    if not isinstance(layer, PackedLayer):
+        return None
+    outer, mlp = layer.attention, layer.mlp
+    if not isinstance(outer, PackedAttention) or not isinstance(mlp, PackedFeedForward):
+        return None
+    products = outer.qkv, outer.output, mlp.gate_up, mlp.down
+    if not outer.attention.is_plain or any(linear.before is not None for linear in products):
+        return None
+    return Parts(layer.decision, outer.attention, products)
 
 
 def _build(decoder: Decoder) -> Any:
     """Hand every layer's tensors to a new compiled stack."""
-    config = decoder.config
-    first = _list_linears(decoder.model.layers[0])[0].packed  # type: ignore[arg-type]
-    decision = decoder.model.layers[0].decision
+    config, norm = decoder.config, decoder.get_parameter(NORM).detach()
+    layers = [parts for layer in decoder.model.layers if (parts := _find_parts(layer))]
+    first, decision = layers[0].products[0].packed, layers[0].decision
     sizes = [
         config.hidden_size, config.mlp_size, config.num_heads, config.num_kv_heads,
         config.head_size, first.bits, first.group,
     ]  # fmt: skip
-    scale, offset = (0.0, 0.0) if decision is None else (decision.scale, decision.offset)
-    numbers = [config.norm_eps, config.attention_scale, float(scale), float(offset)]
-    norm = decoder.get_parameter(NORM).detach()
+    rule = (0.0, 0.0) if decision is None else (float(decision.scale), float(decision.offset))
+    numbers = [config.norm_eps, config.attention_scale, *rule]
     stack = torch.classes.snello.Stack(sizes, numbers, config.rope.interleaved, norm)
-    for layer in decoder.model.layers:
-        assert isinstance(layer, PackedLayer)
-        _add_layer(stack, layer)
+    for parts in layers:
+        _add_layer(stack, parts)
     return stack
 
 
-def _add_layer(stack: Any, layer: PackedLayer) -> None:
-    linears, decision = _list_linears(layer), layer.decision
-    inner = layer.attention.attention  # type: ignore[union-attr]
-    norms = [linears[i].norm[0] for i in (0, 2)]  # type: ignore[index]
-    heads = [
-        None if norm is None else norm.weight.detach() for norm in (inner.q_norm, inner.k_norm)
-    ]
-    rows = [None, None]
+def _add_layer(stack: Any, parts: Parts) -> None:
+    """Hand over one layer's tensors."""
+    qkv, _, gate_up, _ = parts.products
+    attention, decision = parts.attention, parts.decision
+    others = [norm and norm.weight.detach() for norm in (attention.q_norm, attention.k_norm)]
     if decision is not None:
-        rows = [decision.norm.weight.detach(), decision.proj.weight.detach()]
+        others += [decision.norm.weight.detach(), decision.proj.weight.detach()]
     stack.add_layer(
-        [linear.packed.data for linear in linears],
-        [linear.bias for linear in linears],
-        norms,
-        [*heads, *rows],
+        [linear.packed.data for linear in parts.products],
+        [linear.bias for linear in parts.products],
+        [linear.norm[0] for linear in (qkv, gate_up) if linear.norm is not None],
+        [*others, None, None][:4],
     )

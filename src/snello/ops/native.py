@@ -65,9 +65,16 @@ def choose_backend(device: torch.device) -> Backend:
 
 
 def explain_refusal(
-    backend: Backend, device: torch.device, dtype: torch.dtype, widest: int
+    backend: Backend,
+    device: torch.device,
+    dtype: torch.dtype,
+    widest: int,
+    survivors: torch.dtype | None = None,
 ) -> str | None:
-    """Say why a backend cannot serve pages of a dtype with keys so wide; None if it can."""
+    """Say why a backend cannot serve pages of a dtype with keys so wide; None if it can.
+
+    `survivors` is the format of pages that are stored narrower than that.
+    """
     if backend == "reference":
         return None
     library = load_library() if backend == "cpu" else find_triton()
@@ -77,7 +84,7 @@ def explain_refusal(
         served = ", ".join(str(known).removeprefix("torch.") for known in PAGE_DTYPES[backend])
         return f"its kernels read {served}, not {str(dtype).removeprefix('torch.')}"
     if backend == "triton":
-        return _explain_gpu(device, dtype, widest)
+        return _explain_gpu(device, survivors or dtype, widest)
     return None if device.type == "cpu" else f"its kernels do not run on device {device}"
 
 
@@ -88,6 +95,7 @@ def _explain_gpu(device: torch.device, dtype: torch.dtype, widest: int) -> str |
         is_interpreted = import_module("triton").knobs.runtime.interpret
         return None if is_interpreted else f"its kernels do not run on device {device}"
     capability = torch.cuda.get_device_capability(device)
-    if dtype.itemsize == 1 and capability < FLOAT8_CAPABILITY:
+    is_float8 = dtype.itemsize == 1 and dtype.is_floating_point
+    if is_float8 and capability < FLOAT8_CAPABILITY:
         return f"float8 needs a device of capability {FLOAT8_CAPABILITY}, this one has {capability}"
     return None

@@ -5,16 +5,27 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
+
+#include "narrow/rule.h"
 
 namespace snello {
 
-// Slots of S tokens a page, `key_stride` and `value_stride` numbers apart; float or bfloat16.
+// Slots of S tokens a page, `key_stride` and `value_stride` numbers apart; float or bfloat16. A
+// page has `page_places` positions and marks, of which only one of narrow survivors fills all.
 struct Slots {
   const void* keys;
   const void* values;
   const int32_t* positions;
-  int64_t page_tokens, key_stride, value_stride;
+  int64_t page_tokens, page_places, key_stride, value_stride;
   bool is_bfloat16;
+};
+
+// Pages behind the first `ring_pages` of each head hold one byte a number, in `page_places` slots.
+struct Narrow {
+  Format format = Format::same;
+  float* scales = nullptr;  // for each slot, of its key and of its value
+  int64_t ring_pages = INT64_MAX;
 };
 
 // Pages of each head of one layer: `pages[(sequence * most_heads + head) * width + column]`.
@@ -36,8 +47,19 @@ inline Slots unpack_slots(const at::Tensor& keys, const at::Tensor& values,
   TORCH_CHECK(keys.is_contiguous() && values.is_contiguous() && positions.is_contiguous(),
               "page tensors must be contiguous");
   return {keys.const_data_ptr(), values.const_data_ptr(), positions.const_data_ptr<int32_t>(),
-          keys.size(1),          keys.size(2),            values.size(2),
-          dtype == at::kBFloat16};
+          keys.size(1),          positions.size(1),       keys.size(2),
+          values.size(2),        dtype == at::kBFloat16};
+}
+
+inline Narrow unpack_narrow(const std::optional<at::Tensor>& scales, bool is_float8,
+                            int64_t ring_pages, const at::Tensor& keys, const Slots& slots) {
+  if (!scales) return {};
+  TORCH_CHECK(scales->scalar_type() == at::kFloat && scales->is_contiguous() &&
+                  scales->numel() == 2 * keys.size(0) * slots.page_places &&
+                  slots.page_places == slots.page_tokens * keys.element_size(),
+              "scales must be float32, two for each slot of a page of one byte a number");
+  return {is_float8 ? Format::float8 : Format::int8,
+          const_cast<float*>(scales->const_data_ptr<float>()), ring_pages};
 }
 
 inline Lists unpack_lists(const at::Tensor& pages, const at::Tensor& num_held) {

@@ -31,9 +31,10 @@ struct Append {
   int64_t* num_held;
   int64_t* num_survivors;
   int64_t* spare;
-  int64_t most_heads, width, page_tokens, num_heads, ring_tokens;
+  int64_t most_heads, width, page_tokens, page_places, num_heads, ring_tokens;
   Rule rule;
   bool is_bfloat16;
+  Narrow narrow;
 
   // Store the new token of one head of sequence b of the batch.
   void run(int64_t b, int64_t head) const;

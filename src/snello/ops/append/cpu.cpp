@@ -13,6 +13,11 @@ namespace {
 
 constexpr int64_t kHeadsAlone = 128;  // fewer heads are not worth waking another thread
 
+// A slot of a page, and where its position and mark stand.
+struct Place {
+  int64_t slot, place;
+};
+
 template <typename Stored>
 void write(const Rows& rows, int64_t slot, int64_t row, int64_t head) {
   auto* to = static_cast<Stored*>(rows.stored) + slot * rows.stride;
@@ -27,19 +32,40 @@ void copy(const Rows& rows, int64_t from, int64_t to) {
               rows.stride * sizeof(Stored));
 }
 
-// Where the survivors of a head end; takes the spare page if the last one is full.
+// Round a row to bytes, in a survivor's slot.
+template <typename Stored>
+void narrow(const Rows& rows, int64_t from, int64_t to, Format format, float* scale) {
+  auto* bytes = static_cast<uint8_t*>(rows.stored) + to * rows.stride;
+  const auto* row = static_cast<const Stored*>(rows.stored) + from * rows.stride;
+  *scale = narrow_row(row, rows.width, format, bytes);
+}
+
+template <typename Stored>
+void retire(const Append& call, int64_t from, int64_t to) {
+  if (call.narrow.format == Format::same) {
+    copy<Stored>(call.keys, from, to);
+    copy<Stored>(call.values, from, to);
+    return;
+  }
+  float* scales = call.narrow.scales + 2 * to;
+  narrow<Stored>(call.keys, from, to, call.narrow.format, scales);
+  narrow<Stored>(call.values, from, to, call.narrow.format, scales + 1);
+}
+
+// Where the survivors of a head end; takes the spare page if the last one is full. Survivors fill
+// all places of a page, whatever they are stored in.
 int64_t find_tail(const Append& call, int64_t row, int64_t count) {
-  const int64_t S = call.page_tokens;
-  const int64_t column = (call.ring_tokens + S - 1) / S + count / S;
+  const int64_t S = call.page_tokens, V = call.page_places;
+  const int64_t column = (call.ring_tokens + S - 1) / S + count / V;
   int64_t* pages = call.pages + row * call.width;
-  if (count % S == 0) {
+  if (count % V == 0) {
     TORCH_CHECK(call.spare[row] >= 0 && column < call.width,
                 "append_token: a head needs a page and was given no spare one");
     pages[column] = call.spare[row];
     call.spare[row] = -1;
     ++call.num_held[row];
   }
-  return pages[column] * S + count % S;
+  return pages[column] * V + count % V;
 }
 
 template <typename Stored>
@@ -47,25 +73,26 @@ void append_to_head(const Append& call, int64_t b, int64_t head) {
   const int64_t S = call.page_tokens, new_position = call.positions[b];
   const int64_t row = call.sequences[b] * call.most_heads + head;
   const int64_t token = call.rows[b] * call.num_heads + head;
-  const auto find = [&](int64_t position) {
+  const auto find = [&](int64_t position) -> Place {
     const int64_t slot = position % call.ring_tokens;
-    return call.pages[row * call.width + slot / S] * S + slot % S;
+    const int64_t page = call.pages[row * call.width + slot / S];
+    return {page * S + slot % S, page * call.page_places + slot % S};
   };
   const bool is_own = call.about[b] == new_position;
-  if (call.about[b] >= 0 && !is_own) call.evict[find(call.about[b])] = call.marks[token];
-  const int64_t slot = find(new_position), old = new_position - call.ring_tokens;
-  if (old >= 0 && !call.evict[slot] &&
+  if (call.about[b] >= 0 && !is_own) call.evict[find(call.about[b]).place] = call.marks[token];
+  const auto [slot, place] = find(new_position);
+  const int64_t old = new_position - call.ring_tokens;
+  if (old >= 0 && !call.evict[place] &&
       new_position <= last_reader(old, false, call.rule)) {
     const int64_t target = find_tail(call, row, call.num_survivors[row]++);
-    copy<Stored>(call.keys, slot, target);
-    copy<Stored>(call.values, slot, target);
-    call.slot_positions[target] = call.slot_positions[slot];
+    retire<Stored>(call, slot, target);
+    call.slot_positions[target] = call.slot_positions[place];
     call.evict[target] = false;
   }
   write<Stored>(call.keys, slot, call.rows[b], head);
   write<Stored>(call.values, slot, call.rows[b], head);
-  call.slot_positions[slot] = static_cast<int32_t>(new_position);
-  call.evict[slot] = is_own && call.marks[token];
+  call.slot_positions[place] = static_cast<int32_t>(new_position);
+  call.evict[place] = is_own && call.marks[token];
 }
 
 }  // namespace
@@ -82,7 +109,8 @@ void append_token(const at::Tensor& k, const at::Tensor& v, const at::Tensor& ma
                   const at::Tensor& about, at::Tensor& keys, at::Tensor& values,
                   at::Tensor& slot_positions, at::Tensor& evict, at::Tensor& pages,
                   at::Tensor& num_held, at::Tensor& num_survivors, at::Tensor& spare,
-                  int64_t ring_tokens, int64_t span, bool chunked) {
+                  int64_t ring_tokens, int64_t span, bool chunked,
+                  const std::optional<at::Tensor>& scales, bool is_float8) {
   const auto slots = unpack_slots(keys, values, slot_positions);
   const auto lists = unpack_lists(pages, num_held);
   TORCH_CHECK(k.scalar_type() == at::kFloat && v.scalar_type() == at::kFloat,
@@ -111,10 +139,12 @@ void append_token(const at::Tensor& k, const at::Tensor& v, const at::Tensor& ma
       lists.most_heads,
       lists.width,
       slots.page_tokens,
+      slots.page_places,
       K,
       ring_tokens,
       {0, span, chunked},
-      slots.is_bfloat16};
+      slots.is_bfloat16,
+      unpack_narrow(scales, is_float8, 0, keys, slots)};
   at::parallel_for(0, rows.numel() * K, kHeadsAlone, [&](int64_t first, int64_t last) {
     for (; first < last; ++first) call.run(first / K, first % K);
   });
@@ -128,7 +158,8 @@ TORCH_LIBRARY_FRAGMENT(snello, m) {
       "append_token(Tensor k, Tensor v, Tensor marks, Tensor rows, Tensor positions, "
       "Tensor sequences, Tensor about, Tensor(a!) keys, Tensor(b!) values, "
       "Tensor(c!) slot_positions, Tensor(d!) evict, Tensor(e!) pages, Tensor(f!) num_held, "
-      "Tensor(g!) num_survivors, Tensor(h!) spare, int ring_tokens, int span, bool chunked) -> ()");
+      "Tensor(g!) num_survivors, Tensor(h!) spare, int ring_tokens, int span, bool chunked, "
+      "Tensor(i!)? scales, bool is_float8) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(snello, CPU, m) { m.impl("append_token", &snello::append_token); }

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.pages import Lists, News, Slots, Tails
+from snello.ops.pages import Lists, Narrow, News, Slots, Tails
 
 
 def append_token(  # noqa: PLR0913  (operators are told all they need)
@@ -19,6 +19,7 @@ def append_token(  # noqa: PLR0913  (operators are told all they need)
     tails: Tails,
     shape: CacheShape,
     ring_tokens: int,
+    narrow: Narrow | None = None,
 ) -> None:
     """As `reference.append_token`, for pages of float32 or bfloat16."""
     horizon = shape.horizon
@@ -34,4 +35,6 @@ def append_token(  # noqa: PLR0913  (operators are told all they need)
         ring_tokens,
         horizon.span_tokens or 0,
         horizon.kind == "chunked",
+        None if narrow is None else narrow.scales,
+        narrow is not None and narrow.dtype == torch.float8_e4m3fn,
     )

@@ -8,16 +8,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.pages import Lists, News, Slots, Tails
+from snello.ops.narrow.triton import choose_scale, choose_shrink, round_numbers, unpack_narrow
+from snello.ops.pages import Lists, Narrow, News, Slots, Tails
 from snello.ops.retain.triton import in_sight, unpack_horizon
 
 
 @triton.jit
 @no_type_check
-def find_slot(listed_pages, position, RING: tl.constexpr, S: tl.constexpr):
-    """Where a position lies in the ring; position 0 for whoever asks about nobody."""
+def find_slot(listed_pages, position, RING: tl.constexpr, S: tl.constexpr, V: tl.constexpr):
+    """Where a position lies in the ring, and where it is noted; 0 for whoever asks about nobody."""
     place = tl.maximum(position, 0) % RING
-    return tl.load(listed_pages + place // S) * S + place % S
+    page = tl.load(listed_pages + place // S)
+    return page * S + place % S, page * V + place % S
 
 
 @triton.jit
@@ -38,18 +40,23 @@ def append_to_heads(
     num_held,
     num_survivors,
     spare,
+    key_codes,
+    value_codes,
+    scales,
     num_heads_listed,
     width,
     marks_stride,
     span,
     K: tl.constexpr,
     S: tl.constexpr,
+    V: tl.constexpr,
     RING: tl.constexpr,
     KEY_SIZE: tl.constexpr,
     VALUE_SIZE: tl.constexpr,
     KEY_STRIDE: tl.constexpr,
     VALUE_STRIDE: tl.constexpr,
     HORIZON: tl.constexpr,
+    FORMAT: tl.constexpr,
     KEY_WIDE: tl.constexpr,
     VALUE_WIDE: tl.constexpr,
 ):
@@ -62,46 +69,62 @@ def append_to_heads(
     mark = tl.load(marks + row * marks_stride + head) != 0
     is_own = told_position == new
     is_told = (told_position >= 0) & (told_position != new)
-    told = find_slot(listed_pages, told_position, RING, S)
-    slot = find_slot(listed_pages, new, RING, S)
+    _, told = find_slot(listed_pages, told_position, RING, S, V)
+    slot, place = find_slot(listed_pages, new, RING, S, V)
     old = new - RING
 
-    is_marked = tl.load(evict + slot) != 0
-    is_marked = (is_told & (told == slot) & mark) | (~(is_told & (told == slot)) & is_marked)
+    is_marked = tl.load(evict + place) != 0
+    is_marked = (is_told & (told == place) & mark) | (~(is_told & (told == place)) & is_marked)
     kept = (old >= 0) & in_sight(new, old, span, HORIZON) & ~is_marked
     count = tl.load(num_survivors + listed)
     held = tl.load(num_held + listed)
-    column = (RING + S - 1) // S + count // S
-    opens = kept & (count % S == 0)
+    column = (RING + S - 1) // S + count // V
+    opens = kept & (count % V == 0)
     tail = tl.load(listed_pages + column, mask=kept & ~opens, other=-1)
     tail = tl.where(opens, tl.load(spare + listed), tail)
     fits = kept & (tail >= 0) & (column < width)
     tl.device_assert(fits | ~kept, "append_token: a head needs a page and was given no spare one")
-    target = tail * S + count % S
+    target = tail * V + count % V
 
     d = tl.arange(0, KEY_WIDE)
     is_key = d < KEY_STRIDE
     old_key = tl.load(keys + slot * KEY_STRIDE + d, mask=fits & is_key, other=0.0)
-    old_position = tl.load(positions + slot)
+    old_position = tl.load(positions + place)
     if VALUE_STRIDE > 0:
         e = tl.arange(0, VALUE_WIDE)
         is_value = e < VALUE_STRIDE
         old_value = tl.load(values + slot * VALUE_STRIDE + e, mask=fits & is_value, other=0.0)
     tl.debug_barrier()  # all has been read that is overwritten from here on, also by other threads
 
-    tl.store(keys + target * KEY_STRIDE + d, old_key, mask=fits & is_key)
+    if FORMAT == 0:
+        tl.store(keys + target * KEY_STRIDE + d, old_key, mask=fits & is_key)
+    else:
+        is_number = fits & (d < KEY_SIZE)
+        old_key = tl.where(is_number, old_key.to(tl.float32), 0.0)
+        most = tl.max(tl.abs(old_key), 0)
+        codes = round_numbers(old_key * choose_shrink(most, FORMAT), FORMAT)
+        tl.store(key_codes + target * KEY_STRIDE + d, codes, mask=is_number)
+        tl.store(scales + 2 * target, choose_scale(most, FORMAT), mask=fits)
     tl.store(positions + target, old_position, mask=fits)
     tl.store(evict + target, 0, mask=fits)
     key = tl.load(k + token * KEY_SIZE + d, mask=d < KEY_SIZE, other=0.0)
     tl.store(keys + slot * KEY_STRIDE + d, key.to(keys.dtype.element_ty), mask=d < KEY_SIZE)
     if VALUE_STRIDE > 0:
-        tl.store(values + target * VALUE_STRIDE + e, old_value, mask=fits & is_value)
+        if FORMAT == 0:
+            tl.store(values + target * VALUE_STRIDE + e, old_value, mask=fits & is_value)
+        else:
+            is_number = fits & (e < VALUE_SIZE)
+            old_value = tl.where(is_number, old_value.to(tl.float32), 0.0)
+            most = tl.max(tl.abs(old_value), 0)
+            codes = round_numbers(old_value * choose_shrink(most, FORMAT), FORMAT)
+            tl.store(value_codes + target * VALUE_STRIDE + e, codes, mask=is_number)
+            tl.store(scales + 2 * target + 1, choose_scale(most, FORMAT), mask=fits)
         value = tl.load(v + token * VALUE_SIZE + e, mask=e < VALUE_SIZE, other=0.0)
         value = value.to(values.dtype.element_ty)
         tl.store(values + slot * VALUE_STRIDE + e, value, mask=e < VALUE_SIZE)
-    tl.store(positions + slot, new.to(tl.int32))
-    tl.store(evict + slot, mark & is_own)
-    tl.store(evict + told, mark, mask=is_told & (told != slot))
+    tl.store(positions + place, new.to(tl.int32))
+    tl.store(evict + place, mark & is_own)
+    tl.store(evict + told, mark, mask=is_told & (told != place))
     tl.store(listed_pages + column, tail, mask=fits & opens)
     tl.store(num_held + listed, held + 1, mask=fits & opens)
     tl.store(spare + listed, -1, mask=fits & opens)
@@ -119,6 +142,7 @@ def append_token(
     tails: Tails,
     shape: CacheShape,
     ring_tokens: int,
+    narrow: Narrow | None = None,
 ) -> None:
     """As `reference.append_token`; a head without the spare page that it needs gains nothing.
 
@@ -126,6 +150,7 @@ def append_token(
     """
     kind, span = unpack_horizon(shape.horizon)
     key_stride, value_stride = slots.keys.shape[2], slots.values.shape[2]
+    coded, form, _ = unpack_narrow(narrow, slots.keys, slots.values)
     append_to_heads[(len(news.rows), shape.num_heads)](
         k.contiguous(),
         v.contiguous(),
@@ -135,18 +160,21 @@ def append_token(
         *slots,
         *lists,
         *tails,
+        *coded,
         lists.pages.shape[1],
         lists.pages.shape[2],
         marks.stride(0),
         span,
         K=shape.num_heads,
-        S=slots.positions.shape[1],
+        S=slots.keys.shape[1],
+        V=slots.positions.shape[1],
         RING=ring_tokens,
         KEY_SIZE=k.shape[2],
         VALUE_SIZE=v.shape[2],
         KEY_STRIDE=key_stride,
         VALUE_STRIDE=value_stride,
         HORIZON=kind,
+        FORMAT=form,
         KEY_WIDE=triton.next_power_of_2(key_stride),
         VALUE_WIDE=triton.next_power_of_2(value_stride),
         num_warps=1 if key_stride <= 128 else 4,

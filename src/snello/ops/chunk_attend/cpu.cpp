@@ -65,6 +65,8 @@ SNELLO_END
 // One call: who asks, and what there is to read.
 struct Call {
   snello::Slots slots;
+  snello::Narrow narrow;
+  std::array<float, 256> meanings;
   snello::Lists lists;
   snello::Rule rule;
   const bool* evict;
@@ -91,8 +93,13 @@ struct Task {
   int64_t b, head, first, last;
 };
 
-// A key that is seen: a slot of the store, or (complemented) a token of the chunk; by whom.
+// What a key is read from: an exact slot of the store, a slot of narrow survivors, or a token of the
+// chunk; the exact ones once more, as who sees them behind its window does.
+enum class From { slot, survivor, chunk, rounded_slot, rounded_chunk };
+
+// A key that is seen, and by whom.
 struct Seen {
+  From from;
   int64_t place;
   int32_t first, last;
 };
@@ -101,6 +108,7 @@ struct Scratch {
   std::vector<Seen> seen;
   std::vector<float> q, largest, total, read, keys, values, scores;
   std::vector<int32_t> positions, first, last;
+  std::vector<uint8_t> bytes;
 };
 
 int64_t num_common(int64_t first, int64_t last, int64_t from, int64_t to) {
@@ -109,27 +117,40 @@ int64_t num_common(int64_t first, int64_t last, int64_t from, int64_t to) {
 
 // List the keys that a task's queries see; return how many pairs of query and key that makes.
 int64_t list_seen(const Call& call, const Task& task, std::vector<Seen>& seen) {
-  const int64_t S = call.slots.page_tokens, start = call.starts[task.b];
-  const int64_t from = start + task.first, to = start + task.last - 1;
+  const int64_t P = call.slots.page_places, start = call.starts[task.b];
+  const int64_t begin = start + task.first, end = start + task.last - 1;
   int64_t pairs = 0;
-  const auto add = [&](int64_t place, int32_t position, bool evict) {
-    const int32_t last = snello::last_reader(position, evict, call.rule);
-    const int64_t common = num_common(position, last, from, to);
+  const auto list = [&](From from, int64_t place, int32_t first, int32_t last) {
+    const int64_t common = num_common(first, last, begin, end);
     pairs += common;
-    if (common > 0) seen.push_back({place, position, last});
+    if (common > 0) seen.push_back({from, place, first, last});
+  };
+  const auto add = [&](From from, int64_t place, int32_t position, bool evict) {
+    const int32_t last = snello::last_reader(position, evict, call.rule);
+    if (call.narrow.format == snello::Format::same || from == From::survivor) {
+      list(from, place, position, last);
+      return;
+    }
+    const auto recent = static_cast<int32_t>(std::min<int64_t>(last, position + call.rule.window));
+    list(from, place, position, recent);
+    const From rounded = from == From::slot ? From::rounded_slot : From::rounded_chunk;
+    if (recent < last) list(rounded, place, recent + 1, last);
   };
   seen.clear();
   const int64_t row = call.lists.row(call.sequences[task.b], task.head);
   for (int64_t column = 0; column < call.lists.num_held[row]; ++column) {
-    const int64_t first = call.lists.pages[row * call.lists.width + column] * S;
-    for (int64_t slot = first; slot < first + S; ++slot) {
-      add(slot, call.slots.positions[slot], call.evict[slot]);
+    const bool is_exact = column < call.narrow.ring_pages;
+    const int64_t S = is_exact ? call.slots.page_tokens : P;
+    const int64_t page = call.lists.pages[row * call.lists.width + column];
+    for (int64_t i = 0; i < S; ++i) {
+      add(is_exact ? From::slot : From::survivor, page * S + i, call.slots.positions[page * P + i],
+          call.evict[page * P + i]);
     }
   }
   if (call.fresh_keys == nullptr) return pairs;
   for (int64_t token = 0; token < task.last; ++token) {
     const int64_t place = (call.rows[task.b] + token) * call.num_heads + task.head;
-    add(~place, static_cast<int32_t>(start + token), call.fresh_evict[place]);
+    add(From::chunk, place, static_cast<int32_t>(start + token), call.fresh_evict[place]);
   }
   return pairs;
 }
@@ -176,27 +197,45 @@ void widen(const void* stored, bool is_bfloat16, int64_t first, int64_t size, fl
   }
 }
 
+// Bring a key, or a value, of a store or of a chunk to float32.
+struct Rows {
+  const void* stored;
+  const float* fresh;
+  int64_t stride, fresh_width, size, which_scale;
+};
+
+void bring(const Call& call, const Rows& rows, const Seen& key, std::vector<uint8_t>& bytes,
+           float* to) {
+  const int64_t first = key.place * rows.stride, size = rows.size;
+  if (key.from == From::survivor) {
+    const float scale = call.narrow.scales[2 * key.place + rows.which_scale];
+    snello::widen_row(static_cast<const uint8_t*>(rows.stored) + first, size, call.meanings, scale,
+                      to);
+  } else if (key.from == From::slot || key.from == From::rounded_slot) {
+    widen(rows.stored, call.slots.is_bfloat16, first, size, to);
+  } else {
+    std::memcpy(to, rows.fresh + key.place * rows.fresh_width, size * sizeof *to);
+  }
+  if (key.from == From::rounded_slot || key.from == From::rounded_chunk) {
+    bytes.resize(size);
+    const float scale = snello::narrow_row(to, size, call.narrow.format, bytes.data());
+    snello::widen_row(bytes.data(), size, call.meanings, scale, to);
+  }
+}
+
 // Bring keys [first, first + count) of the list together.
 KeyBlock gather(const Call& call, const Task& task, Scratch& scratch, int64_t first,
                 int64_t count) {
   const int64_t D = call.key_size, E = call.value_size, start = call.starts[task.b];
+  const Rows keys = {call.slots.keys, call.fresh_keys, call.slots.key_stride, D, D, 0};
+  const Rows values = {call.slots.values, call.fresh_values, call.slots.value_stride,
+                       call.fresh_width,  E,                 1};
   bool has_edges = false;
   for (int64_t j = 0; j < count; ++j) {
     const Seen& key = scratch.seen[first + j];
-    float* to_key = scratch.keys.data() + j * D;
-    float* to_value = scratch.values.data() + j * E;
-    if (key.place >= 0) {
-      widen(call.slots.keys, call.slots.is_bfloat16, key.place * call.slots.key_stride, D, to_key);
-      if (!call.value_in_key) {
-        widen(call.slots.values, call.slots.is_bfloat16, key.place * call.slots.value_stride, E,
-              to_value);
-      }
-    } else {
-      std::memcpy(to_key, call.fresh_keys + ~key.place * D, D * sizeof(float));
-      if (!call.value_in_key) {
-        std::memcpy(to_value, call.fresh_values + ~key.place * call.fresh_width,
-                    E * sizeof(float));
-      }
+    bring(call, keys, key, scratch.bytes, scratch.keys.data() + j * D);
+    if (!call.value_in_key) {
+      bring(call, values, key, scratch.bytes, scratch.values.data() + j * E);
     }
     scratch.first[j] = key.first;
     scratch.last[j] = key.last;
@@ -277,7 +316,8 @@ void chunk_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor&
                   const at::Tensor& values, const at::Tensor& positions, const at::Tensor& evict,
                   const at::Tensor& pages, const at::Tensor& num_held, int64_t num_heads,
                   bool value_in_key, int64_t window, int64_t span, bool chunked, double scale,
-                  at::Tensor& out, at::Tensor& num_seen) {
+                  at::Tensor& out, at::Tensor& num_seen, const Optional& scales, bool is_float8,
+                  int64_t ring_pages) {
   TORCH_CHECK(q.scalar_type() == at::kFloat && out.scalar_type() == at::kFloat,
               "chunk_attend: queries and out must be float32");
   TORCH_CHECK(out.is_contiguous() && num_seen.is_contiguous() && evict.is_contiguous(),
@@ -290,6 +330,8 @@ void chunk_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor&
   call.slots = snello::unpack_slots(keys, values, positions);
   call.lists = snello::unpack_lists(pages, num_held);
   call.rule = {window, span, chunked};
+  call.narrow = snello::unpack_narrow(scales, is_float8, ring_pages, keys, call.slots);
+  call.meanings = snello::list_meanings(call.narrow.format);
   call.evict = evict.const_data_ptr<bool>();
   call.q = asked.const_data_ptr<float>();
   call.fresh_keys = k ? fresh_keys.const_data_ptr<float>() : nullptr;
@@ -320,7 +362,8 @@ TORCH_LIBRARY_FRAGMENT(snello, m) {
       "chunk_attend(Tensor q, Tensor rows, Tensor starts, Tensor sequences, Tensor counts, "
       "Tensor? k, Tensor? v, Tensor? fresh_evict, Tensor keys, Tensor values, Tensor positions, "
       "Tensor evict, Tensor pages, Tensor num_held, int num_heads, bool value_in_key, int window, "
-      "int span, bool chunked, float scale, Tensor(a!) out, Tensor(b!) num_seen) -> ()");
+      "int span, bool chunked, float scale, Tensor(a!) out, Tensor(b!) num_seen, Tensor? scales, "
+      "bool is_float8, int ring_pages) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(snello, CPU, m) { m.impl("chunk_attend", &chunk_attend); }

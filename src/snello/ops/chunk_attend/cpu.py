@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.pages import Fresh, Lists, News, Slots
+from snello.ops.pages import Fresh, Lists, Narrow, News, Slots
 
 
 def attend_chunks(  # noqa: PLR0913  (operators are told all they need)
@@ -21,6 +21,7 @@ def attend_chunks(  # noqa: PLR0913  (operators are told all they need)
     scale: float,
     out: Float[Tensor, "T H E"],
     num_seen: Int[Tensor, " B"],
+    narrow: Narrow | None = None,
 ) -> None:
     """As `reference.attend_chunks`, for float32 queries and pages of float32 or bfloat16."""
     keys, values, evict = (None, None, None) if fresh is None else fresh
@@ -41,4 +42,7 @@ def attend_chunks(  # noqa: PLR0913  (operators are told all they need)
         scale,
         out,
         num_seen,
+        None if narrow is None else narrow.scales,
+        narrow is not None and narrow.dtype == torch.float8_e4m3fn,
+        0 if narrow is None else narrow.ring_pages,
     )

@@ -18,8 +18,9 @@ from torch import Tensor
 from snello.config.model import CacheShape
 from snello.ops.attend.triton import attend_block
 from snello.ops.gpu import LOG2_E, choose_product, count_programs
-from snello.ops.pages import Fresh, Lists, News, Slots
-from snello.ops.retain.triton import in_sight, retain, unpack_horizon
+from snello.ops.narrow.triton import unpack_narrow
+from snello.ops.pages import Fresh, Lists, Narrow, News, Slots
+from snello.ops.retain.triton import in_sight, is_recent, retain, unpack_horizon
 
 GLANCE = tl.constexpr(1024)
 """Slots whose positions are looked at together."""
@@ -31,20 +32,115 @@ ROWS = 64
 @triton.jit
 @no_type_check
 def find_slots_in_sight(
-    positions, listed_pages, num_slots, oldest, newest, span, S: tl.constexpr, HORIZON: tl.constexpr
+    positions,
+    listed_pages,
+    num_slots,
+    oldest,
+    newest,
+    span,
+    SLOTS: tl.constexpr,
+    V: tl.constexpr,
+    HORIZON: tl.constexpr,
 ):
-    """Where the slots begin and end that any query from `oldest` to `newest` may see."""
+    """Where the slots begin and end that any query from `oldest` to `newest` may see.
+
+    A page has SLOTS of them, and V places for their positions.
+    """
     begin, end = num_slots, 0
     for first in range(0, num_slots, GLANCE):
         n = first + tl.arange(0, GLANCE)
         is_slot = n < num_slots
-        slot = tl.load(listed_pages + n // S, mask=is_slot, other=0) * S + n % S
-        position = tl.load(positions + slot, mask=is_slot, other=0)
+        page = tl.load(listed_pages + n // SLOTS, mask=is_slot, other=0)
+        position = tl.load(positions + page * V + n % SLOTS, mask=is_slot, other=0)
         is_near = (position >= oldest) | in_sight(oldest, position, span, HORIZON)
         found = is_slot & (position <= newest) & is_near
         begin = tl.minimum(begin, tl.min(tl.where(found, n, num_slots), 0))
         end = tl.maximum(end, tl.max(tl.where(found, n + 1, 0), 0))
     return begin, end
+
+
+@triton.jit
+@no_type_check
+def read_twice(
+    q_first,
+    q_rest,
+    keys,
+    values,
+    wanted,
+    seen,
+    recent,
+    scale,
+    peak,
+    total,
+    part,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    VALUE_IN_KEY: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    D_FIRST: tl.constexpr,
+    D_REST: tl.constexpr,
+    E_WIDE: tl.constexpr,
+    FORMAT: tl.constexpr,
+):
+    """Attend over exact keys; who sees one behind its window sees it rounded, if there is a format.
+
+    `seen` and `recent` are (M, N).
+    """
+    near = seen
+    if FORMAT != 0:
+        near = seen & recent
+    peak, total, part = attend_block(
+        q_first,
+        q_rest,
+        keys,
+        values,
+        wanted,
+        near,
+        scale,
+        peak,
+        total,
+        part,
+        scale,
+        scale,
+        D,
+        E,
+        VALUE_IN_KEY,
+        True,
+        PRODUCT,
+        "tf32x3",
+        D_FIRST,
+        D_REST,
+        E_WIDE,
+    )
+    if FORMAT != 0:
+        far = seen & ~recent
+        if tl.sum(tl.sum(far.to(tl.int32), 1), 0) > 0:
+            peak, total, part = attend_block(
+                q_first,
+                q_rest,
+                keys,
+                values,
+                wanted,
+                far,
+                scale,
+                peak,
+                total,
+                part,
+                scale,
+                scale,
+                D,
+                E,
+                VALUE_IN_KEY,
+                True,
+                PRODUCT,
+                "tf32x3",
+                D_FIRST,
+                D_REST,
+                E_WIDE,
+                False,
+                FORMAT,
+            )
+    return peak, total, part
 
 
 @triton.jit
@@ -64,6 +160,9 @@ def read_chunks(
     evict,
     pages,
     num_held,
+    key_codes,
+    value_codes,
+    scales,
     out,
     num_seen,
     num_heads_listed,
@@ -78,6 +177,9 @@ def read_chunks(
     D: tl.constexpr,
     E: tl.constexpr,
     S: tl.constexpr,
+    V: tl.constexpr,
+    FORMAT: tl.constexpr,
+    RING_PAGES: tl.constexpr,
     KEY_STRIDE: tl.constexpr,
     VALUE_STRIDE: tl.constexpr,
     FRESH_VALUE_SIZE: tl.constexpr,
@@ -133,27 +235,32 @@ def read_chunks(
 
         listed = tl.load(sequences + b) * num_heads_listed + head
         listed_pages = pages + listed * width
-        num_slots = (tl.load(num_held + listed) * S).to(tl.int32)
+        num_pages = tl.load(num_held + listed).to(tl.int32)
+        num_slots = num_pages * S
+        if FORMAT != 0:
+            num_slots = tl.minimum(num_pages, RING_PAGES) * S
         oldest = start + block * QUERIES
         begin, end = find_slots_in_sight(
-            positions, listed_pages, num_slots, oldest, newest, span, S, HORIZON
+            positions, listed_pages, num_slots, oldest, newest, span, S, V, HORIZON
         )
         for first in tl.range(begin, end, BLOCK):
             n = first + tl.arange(0, BLOCK)
             is_slot = n < end
-            slot = tl.load(listed_pages + n // S, mask=is_slot, other=0) * S + n % S
-            position = tl.load(positions + slot, mask=is_slot, other=0)
-            mark = tl.load(evict + slot, mask=is_slot, other=0) != 0
+            page = tl.load(listed_pages + n // S, mask=is_slot, other=0)
+            slot, place = page * S + n % S, page * V + n % S
+            position = tl.load(positions + place, mask=is_slot, other=0)
+            mark = tl.load(evict + place, mask=is_slot, other=0) != 0
             seen = retain(query[:, None], position[None, :], mark[None, :], window, span, HORIZON)
             seen = seen & is_slot[None, :] & is_row[:, None]
             seen_by_row += tl.sum(seen.to(tl.int32), 1)
-            peak, total, part = attend_block(
+            peak, total, part = read_twice(
                 q_first,
                 q_rest,
                 keys + slot * KEY_STRIDE,
                 values + slot * VALUE_STRIDE,
                 is_slot & (position <= newest),  # slots without a token are ahead of every query
                 seen,
+                is_recent(query[:, None], position[None, :], window),
                 scale,
                 peak,
                 total,
@@ -161,13 +268,55 @@ def read_chunks(
                 D,
                 E,
                 VALUE_IN_KEY,
-                True,
                 PRODUCT,
-                "tf32x3",
                 D_FIRST,
                 D_REST,
                 E_WIDE,
+                FORMAT,
             )
+        if FORMAT != 0:
+            listed_narrow = listed_pages + RING_PAGES
+            num_narrow = tl.maximum(num_pages - RING_PAGES, 0) * V
+            begin, end = find_slots_in_sight(
+                positions, listed_narrow, num_narrow, oldest, newest, span, V, V, HORIZON
+            )
+            for first in tl.range(begin, end, BLOCK):
+                n = first + tl.arange(0, BLOCK)
+                is_slot = n < end
+                slot = tl.load(listed_narrow + n // V, mask=is_slot, other=0) * V + n % V
+                position = tl.load(positions + slot, mask=is_slot, other=0)
+                seen = in_sight(query[:, None], position[None, :], span, HORIZON)
+                seen = seen & is_slot[None, :] & is_row[:, None]
+                seen_by_row += tl.sum(seen.to(tl.int32), 1)
+                wanted = is_slot & (position <= newest)
+                key_scales = tl.load(scales + 2 * slot, mask=wanted, other=0.0)
+                value_scales = key_scales
+                if not VALUE_IN_KEY:
+                    value_scales = tl.load(scales + 2 * slot + 1, mask=wanted, other=0.0)
+                peak, total, part = attend_block(
+                    q_first,
+                    q_rest,
+                    key_codes + slot * KEY_STRIDE,
+                    value_codes + slot * VALUE_STRIDE,
+                    wanted,
+                    seen,
+                    scale,
+                    peak,
+                    total,
+                    part,
+                    key_scales,
+                    value_scales,
+                    D,
+                    E,
+                    VALUE_IN_KEY,
+                    True,
+                    PRODUCT,
+                    "tf32x3",
+                    D_FIRST,
+                    D_REST,
+                    E_WIDE,
+                    True,
+                )
         if HAS_FRESH:
             for first in tl.range(0, newest + 1 - start, BLOCK):
                 n = first + tl.arange(0, BLOCK)
@@ -180,13 +329,14 @@ def read_chunks(
                 )
                 seen = seen & is_token[None, :] & is_row[:, None]
                 seen_by_row += tl.sum(seen.to(tl.int32), 1)
-                peak, total, part = attend_block(
+                peak, total, part = read_twice(
                     q_first,
                     q_rest,
                     fresh_keys + (row * K + head) * D,
                     fresh_values + (row * K + head) * FRESH_VALUE_SIZE,
                     is_token,
                     seen,
+                    is_recent(query[:, None], position[None, :], window),
                     scale,
                     peak,
                     total,
@@ -194,12 +344,11 @@ def read_chunks(
                     D,
                     E,
                     VALUE_IN_KEY,
-                    True,
                     PRODUCT,
-                    "tf32x3",
                     D_FIRST,
                     D_REST,
                     E_WIDE,
+                    FORMAT,
                 )
 
         part = part / tl.where(total > 0, total, 1.0)[:, None]
@@ -223,6 +372,7 @@ def attend_chunks(
     scale: float,
     out: Float[Tensor, "T H E"],
     num_seen: Int[Tensor, " B"],
+    narrow: Narrow | None = None,
 ) -> None:
     """As `reference.attend_chunks`; products in the dtype of `q`, sums in float32."""
     q = q.contiguous()
@@ -233,6 +383,7 @@ def attend_chunks(
     if fresh is not None:
         new_keys, new_values = fresh.keys.contiguous(), fresh.values.contiguous()
         new_evict = fresh.evict
+    coded, form, ring_pages = unpack_narrow(narrow, slots.keys, slots.values)
     first_size = shape.value_size if shape.value_in_key else shape.key_size
     rest_size = shape.key_size - first_size
     is_wide = shape.key_size > 256
@@ -246,6 +397,7 @@ def attend_chunks(
         new_evict,
         *slots,
         *lists,
+        *coded,
         out,
         num_seen,
         lists.pages.shape[1],
@@ -259,7 +411,10 @@ def attend_chunks(
         GROUP=group,
         D=shape.key_size,
         E=shape.value_size,
-        S=slots.positions.shape[1],
+        S=slots.keys.shape[1],
+        V=slots.positions.shape[1],
+        FORMAT=form,
+        RING_PAGES=ring_pages,
         KEY_STRIDE=slots.keys.shape[2],
         VALUE_STRIDE=slots.values.shape[2],
         FRESH_VALUE_SIZE=new_values.shape[2],
@@ -270,10 +425,10 @@ def attend_chunks(
         SEQUENCES=triton.next_power_of_2(len(counts)),
         QUERIES=ROWS // head_block,
         HEADS=head_block,
-        BLOCK=16 if is_wide else 32 if q.element_size() > 2 else 64,
+        BLOCK=16 if is_wide else 32 if form or q.element_size() > 2 else 64,
         D_FIRST=max(16, triton.next_power_of_2(first_size)),
         D_REST=max(16, triton.next_power_of_2(rest_size)) if rest_size else 0,
         E_WIDE=max(16, triton.next_power_of_2(shape.value_size)),
-        num_warps=8 if is_wide or q.element_size() > 2 else 4,
+        num_warps=8 if is_wide or form or q.element_size() > 2 else 4,
         num_stages=2,
     )

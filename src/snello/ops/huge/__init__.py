@@ -1,7 +1,7 @@
 """Memory on huge pages, where kernels and system have them. Knows nothing of what is kept there.
 
-A large tensor that is read in any order is read faster so: on pages of 4 KiB, every other read waits
-for an address to be looked up.
+A large tensor that is read in any order is read faster so: on pages of 4 KiB, every other read
+waits for an address to be looked up.
 """
 
 import math

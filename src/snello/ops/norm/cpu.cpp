@@ -43,6 +43,8 @@ at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return out;
 }
 
+void limit_isa(bool to_avx2) { snello::is_limited_to_avx2 = to_avx2; }
+
 bool runs_here() { return snello::best_isa() != snello::Isa::none; }
 
 }  // namespace
@@ -53,6 +55,7 @@ snello::NormRow snello::choose_norm() {
 
 TORCH_LIBRARY_FRAGMENT(snello, m) {
   m.def("runs_here() -> bool", &runs_here);
+  m.def("limit_isa(bool to_avx2) -> ()", &limit_isa);
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
 }
 

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "simd.h"
 
@@ -37,6 +38,14 @@ namespace avx512 {
 }  // namespace avx512
 SNELLO_END
 
+ReadTile choose_narrow_read(Format format) {
+  const bool is_int8 = format == Format::int8;
+  if (best_isa() == Isa::avx512) {
+    return is_int8 ? &avx512::read_tile<int8_t> : &avx512::read_tile<avx512::Float8>;
+  }
+  return is_int8 ? &avx2::read_tile<int8_t> : &avx2::read_tile<avx2::Float8>;
+}
+
 ReadTile choose_read(bool is_bfloat16) {
   if (best_isa() == Isa::avx512) {
     return is_bfloat16 ? &avx512::read_tile<uint16_t> : &avx512::read_tile<float>;
@@ -55,23 +64,28 @@ int64_t pages_of_tile(int64_t numbers_per_slot, int64_t page_tokens) {
   return std::max<int64_t>(1, tokens / page_tokens);
 }
 
-void cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_pages, std::vector<Tile>& tiles,
+void cut_tiles(const std::vector<int64_t>& num_pages, const Cut& cut, std::vector<Tile>& tiles,
                std::vector<int64_t>& starts) {
+  const auto add = [&](int64_t row, int64_t first, int64_t end, int64_t tile_pages) {
+    for (; first < end; first += tile_pages) {
+      tiles.push_back({row, first, std::min(first + tile_pages, end)});
+    }
+  };
   tiles.clear();
   starts.clear();
   for (size_t row = 0; row < num_pages.size(); ++row) {
     starts.push_back(tiles.size());
-    for (int64_t first = 0; first < num_pages[row]; first += tile_pages) {
-      const int64_t last = std::min(first + tile_pages, num_pages[row]);
-      tiles.push_back({static_cast<int64_t>(row), first, last});
-    }
+    add(row, 0, std::min(num_pages[row], cut.ring_pages), cut.pages);
+    add(row, cut.ring_pages, num_pages[row], cut.narrow_pages);
   }
   starts.push_back(tiles.size());
 }
 
 void PageRead::shape(int64_t key_size, int64_t value_size, int64_t group, bool value_in_key) {
-  const int64_t S = slots.page_tokens;
-  tile_pages = pages_of_tile(key_size + (value_in_key ? 0 : value_size), S);
+  const int64_t S = slots.page_tokens, V = slots.page_places;
+  const int64_t numbers = key_size + (value_in_key ? 0 : value_size);
+  cut = {pages_of_tile(numbers, S), narrow.ring_pages, pages_of_tile(numbers, V)};
+  tile_tokens = std::max(cut.pages * S, cut.narrow_pages * V);
   task = {slots.keys,
           value_in_key ? slots.keys : slots.values,
           slots.key_stride,
@@ -79,9 +93,12 @@ void PageRead::shape(int64_t key_size, int64_t value_size, int64_t group, bool v
           key_size,
           value_size,
           group,
-          (tile_pages * S + 15) / 16 * 16,
+          (tile_tokens + 15) / 16 * 16,
           value_in_key};
   read_tile = choose_read(slots.is_bfloat16);
+  narrow_task = task;
+  narrow_task.scales = narrow.scales;
+  read_narrow_tile = choose_narrow_read(narrow.format);
 }
 
 void PageRead::prepare() {
@@ -90,7 +107,7 @@ void PageRead::prepare() {
   for (int64_t row = 0; row < num_rows; ++row) {
     held_[row] = lists.num_held[lists.row(sequences[row / num_heads], row % num_heads)];
   }
-  cut_tiles(held_, tile_pages, tiles_, starts_);
+  cut_tiles(held_, cut, tiles_, starts_);
   parts_.resize(num_tiles() * task.group * task.value_size);
   largest_.resize(num_tiles() * task.group);
   total_.resize(num_tiles() * task.group);
@@ -109,7 +126,7 @@ void PageRead::prepare() {
 void PageRead::work(ReadScratch& scratch) {
   scratch.q.resize(task.group * task.key_size);
   scratch.scores.resize(task.group * task.score_stride);
-  scratch.slots.resize(tile_tokens());
+  scratch.slots.resize(tile_tokens);
   for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < num_tiles();) {
     read(i, scratch);
   }
@@ -127,19 +144,21 @@ int64_t PageRead::offset(int64_t row, int64_t size) const {
 
 // List the slots of a tile that the query sees.
 int64_t PageRead::list_seen(const Tile& tile, std::vector<uint32_t>& seen) const {
-  const int64_t b = tile.row / num_heads, S = slots.page_tokens;
+  const int64_t b = tile.row / num_heads, P = slots.page_places;
+  const int64_t S = tile.first < narrow.ring_pages ? slots.page_tokens : P;
   const int64_t query = query_positions[b];
   const int64_t row = lists.row(sequences[b], tile.row % num_heads);
   int64_t count = 0;
   const int64_t* pages = lists.pages + row * lists.width;
   for (int64_t column = tile.first; column < tile.last; ++column) {
-    __builtin_prefetch(slots.positions + pages[column] * S);
+    __builtin_prefetch(slots.positions + pages[column] * P);
   }
   for (int64_t column = tile.first; column < tile.last; ++column) {
     const int64_t first = pages[column] * S;
-    for (int64_t slot = first; slot < first + S; ++slot) {
-      const int32_t position = slots.positions[slot];
-      seen[count] = static_cast<uint32_t>(slot);
+    const int32_t* positions = slots.positions + pages[column] * P;
+    for (int64_t i = 0; i < S; ++i) {
+      const int32_t position = positions[i];
+      seen[count] = static_cast<uint32_t>(first + i);
       count += position <= query && query <= last_reader(position, false, rule);
     }
   }
@@ -176,7 +195,9 @@ void PageRead::read(int64_t index, ReadScratch& scratch) {
   if (seen > 0) {
     const float* asked = q + offset(tile.row, task.key_size);
     for (size_t i = 0; i < scratch.q.size(); ++i) scratch.q[i] = asked[i] * scale;
-    read_tile(task, scratch.q.data(), scratch.slots.data(), seen, scratch.scores.data(),
+    const bool is_exact = tile.first < narrow.ring_pages;
+    const ReadTile read_one = is_exact ? read_tile : read_narrow_tile;
+    read_one(is_exact ? task : narrow_task, scratch.q.data(), scratch.slots.data(), seen, scratch.scores.data(),
               parts_.data() + index * g * task.value_size, &largest_[index * g],
               &total_[index * g]);
   }
@@ -188,7 +209,7 @@ namespace {
 // Share the tiles out among torch's threads.
 void read_all(PageRead& call) {
   const int64_t width = call.task.key_size + call.task.value_size;
-  const int64_t work = call.num_tiles() * call.tile_tokens() * width * call.task.group;
+  const int64_t work = call.num_tiles() * call.tile_tokens * width * call.task.group;
   const int64_t most = work < kNumbersAlone ? 1 : at::get_num_threads();
   at::parallel_for(0, std::min(most, call.num_tiles()), 1, [&](int64_t first, int64_t last) {
     for (; first < last; ++first) {
@@ -202,7 +223,8 @@ void page_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor& 
                  const at::Tensor& sequences, const at::Tensor& keys, const at::Tensor& values,
                  const at::Tensor& positions, const at::Tensor& pages, const at::Tensor& num_held,
                  int64_t num_heads, bool value_in_key, int64_t span, bool chunked, double scale,
-                 at::Tensor& out, at::Tensor& num_seen) {
+                 at::Tensor& out, at::Tensor& num_seen, const std::optional<at::Tensor>& scales,
+                 bool is_float8, int64_t ring_pages) {
   TORCH_CHECK(q.scalar_type() == at::kFloat && out.scalar_type() == at::kFloat,
               "page_attend: queries and out must be float32");
   TORCH_CHECK(out.is_contiguous() && num_seen.is_contiguous(),
@@ -210,6 +232,7 @@ void page_attend(const at::Tensor& q, const at::Tensor& rows, const at::Tensor& 
   const at::Tensor asked = q.contiguous();
   PageRead call;
   call.slots = unpack_slots(keys, values, positions);
+  call.narrow = unpack_narrow(scales, is_float8, ring_pages, keys, call.slots);
   call.lists = unpack_lists(pages, num_held);
   call.rule = {0, span, chunked};
   call.q = asked.const_data_ptr<float>();
@@ -232,7 +255,7 @@ at::Tensor page_tiles(const at::Tensor& num_pages, int64_t numbers_per_slot, int
   const int64_t* counts = held.const_data_ptr<int64_t>();
   std::vector<Tile> tiles;
   std::vector<int64_t> starts;
-  cut_tiles({counts, counts + held.numel()}, pages_of_tile(numbers_per_slot, page_tokens), tiles,
+  cut_tiles({counts, counts + held.numel()}, {pages_of_tile(numbers_per_slot, page_tokens)}, tiles,
             starts);
   const at::Tensor out = at::empty({static_cast<int64_t>(tiles.size()), 3}, held.options());
   std::memcpy(out.mutable_data_ptr<int64_t>(), tiles.data(), tiles.size() * sizeof(Tile));
@@ -247,7 +270,7 @@ TORCH_LIBRARY_FRAGMENT(snello, m) {
       "page_attend(Tensor q, Tensor rows, Tensor query_positions, Tensor sequences, Tensor keys, "
       "Tensor values, Tensor positions, Tensor pages, Tensor num_held, int num_heads, "
       "bool value_in_key, int span, bool chunked, float scale, Tensor(a!) out, "
-      "Tensor(b!) num_seen) -> ()");
+      "Tensor(b!) num_seen, Tensor? scales, bool is_float8, int ring_pages) -> ()");
   m.def("page_tiles(Tensor num_pages, int numbers_per_slot, int page_tokens) -> Tensor");
 }
 

@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.pages import Lists, News, Slots
+from snello.ops.pages import Lists, Narrow, News, Slots
 
 
 def attend_pages(  # noqa: PLR0913  (operators are told all they need)
@@ -18,6 +18,7 @@ def attend_pages(  # noqa: PLR0913  (operators are told all they need)
     scale: float,
     out: Float[Tensor, "T H E"],
     num_seen: Int[Tensor, " B"],
+    narrow: Narrow | None = None,
 ) -> None:
     """As `reference.attend_pages`, for float32 queries and pages of float32 or bfloat16."""
     torch.ops.snello.page_attend(
@@ -32,4 +33,7 @@ def attend_pages(  # noqa: PLR0913  (operators are told all they need)
         scale,
         out,
         num_seen,
+        None if narrow is None else narrow.scales,
+        narrow is not None and narrow.dtype == torch.float8_e4m3fn,
+        0 if narrow is None else narrow.ring_pages,
     )

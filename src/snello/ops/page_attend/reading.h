@@ -18,6 +18,8 @@ struct ReadTask {
   const void* values;
   long key_stride, value_stride, key_size, value_size, group, score_stride;
   bool value_in_key;
+  // Where rows are narrow, two for each slot: the first is the key's. Null: rows are what they say.
+  const float* scales = nullptr;
 };
 
 using ReadTile = void (*)(const ReadTask&, const float* q, const uint32_t* slots, long num_slots,
@@ -26,6 +28,11 @@ using ReadTile = void (*)(const ReadTask&, const float* q, const uint32_t* slots
 // Pages [first, last) of the head in `row` of the batch's B * K.
 struct Tile {
   int64_t row, first, last;
+};
+
+// How many pages a tile holds: of those that are as wide as they say, and of narrow ones behind.
+struct Cut {
+  int64_t pages, ring_pages = INT64_MAX, narrow_pages = 1;
 };
 
 // What one thread works with.
@@ -37,16 +44,18 @@ struct ReadScratch {
 // One call: who asks, what is read, and where results of tiles wait to be merged. First `prepare`,
 // by one thread; then any number of threads `work`; then `count`, by one.
 struct PageRead {
-  ReadTask task;
-  ReadTile read_tile;
+  ReadTask task, narrow_task;
+  ReadTile read_tile, read_narrow_tile;
   Slots slots;
+  Narrow narrow;
   Lists lists;
   Rule rule;
   const float* q;
   const int64_t* rows;
   const int64_t* query_positions;
   const int64_t* sequences;
-  int64_t batch, num_heads, tile_pages;
+  int64_t batch, num_heads, tile_tokens;
+  Cut cut;
   float scale;
   float* out;
 
@@ -60,7 +69,6 @@ struct PageRead {
   void count(int64_t* num_seen) const;
 
   int64_t num_tiles() const { return static_cast<int64_t>(tiles_.size()); }
-  int64_t tile_tokens() const { return tile_pages * slots.page_tokens; }
 
  private:
   std::vector<Tile> tiles_;
@@ -82,7 +90,7 @@ struct PageRead {
 int64_t pages_of_tile(int64_t numbers_per_slot, int64_t page_tokens);
 
 // The tiles of all heads, one head after the other; `starts[row]` is the first of a head.
-void cut_tiles(const std::vector<int64_t>& num_pages, int64_t tile_pages, std::vector<Tile>& tiles,
+void cut_tiles(const std::vector<int64_t>& num_pages, const Cut& cut, std::vector<Tile>& tiles,
                std::vector<int64_t>& starts);
 
 }  // namespace snello

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from snello.config.model import CacheShape
 from snello.ops.attend import attend_part
-from snello.ops.pages import Lists, News, Slots
+from snello.ops.pages import Lists, Narrow, News, Slots, load_head
 from snello.ops.retain import in_sight
 
 
@@ -20,25 +20,25 @@ def attend_pages(  # noqa: PLR0913  (operators are told all they need)
     scale: float,
     out: Float[Tensor, "T H E"],
     num_seen: Int[Tensor, " B"],
+    narrow: Narrow | None = None,
 ) -> None:
     """Attend from one query of each sequence over all that its heads hold and that is in sight.
 
     Row `rows[b]` of `q` and `out` is the query of `sequences[b]`; other rows are left alone. A head
     that sees nothing gives zeros. `num_seen[b]` grows by the tokens seen, summed over the key-value
-    heads.
+    heads. Without `narrow`, all pages are alike.
     """
     K, group = shape.num_heads, q.shape[1] // shape.num_heads
     for b, sequence in enumerate(news.sequences.tolist()):
         row = news.rows[b]
         for head, count in enumerate(lists.num_held[sequence, :K].tolist()):
-            pages = lists.pages[sequence, head, :count]
-            positions = slots.positions[pages].flatten()
-            seen = in_sight(news.positions[b], positions, shape.horizon)
-            keys = slots.keys[pages].flatten(0, 1)[..., : shape.key_size][seen].to(q.dtype)
-            values = slots.values[pages].flatten(0, 1)[seen].to(q.dtype)
+            tokens = load_head(slots, lists.pages[sequence, head, :count], narrow)
+            seen = in_sight(news.positions[b], tokens.positions, shape.horizon)
+            keys = tokens.keys[..., : shape.key_size][seen].to(q.dtype)
+            values = tokens.values[seen].to(q.dtype)
             values = (keys if shape.value_in_key else values)[..., : shape.value_size]
             mine = slice(head * group, (head + 1) * group)
-            visible = torch.ones_like(positions[seen], dtype=torch.bool)
+            visible = torch.ones_like(tokens.positions[seen], dtype=torch.bool)
             part = attend_part(
                 q[None, None, row, mine],
                 keys[None, None],

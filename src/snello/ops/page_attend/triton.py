@@ -21,11 +21,111 @@ from torch import Tensor
 from snello.config.model import CacheShape
 from snello.ops.attend.triton import attend_block
 from snello.ops.gpu import LOG2_E, choose_product, count_programs
-from snello.ops.pages import Lists, News, Slots
+from snello.ops.narrow.triton import unpack_narrow
+from snello.ops.pages import Lists, Narrow, News, Slots
 from snello.ops.retain.triton import in_sight, unpack_horizon
 
 PARTS = 16
 """Parts of a head that are merged at once."""
+
+
+@triton.jit
+@no_type_check
+def count_tiles(
+    held,
+    S: tl.constexpr,
+    V: tl.constexpr,
+    FORMAT: tl.constexpr,
+    RING_PAGES: tl.constexpr,
+    TILE: tl.constexpr,
+):
+    """How many tiles a head's exact pages make, and how many all of them; held pages or vectors."""
+    if FORMAT == 0:
+        exact = (held * S + TILE - 1) // TILE
+        every = exact
+    else:
+        exact = (tl.minimum(held, RING_PAGES) * S + TILE - 1) // TILE
+        every = exact + (tl.maximum(held - RING_PAGES, 0) * V + TILE - 1) // TILE
+    return exact.to(tl.int32), every.to(tl.int32)
+
+
+@triton.jit
+@no_type_check
+def read_slots(
+    q_first,
+    q_rest,
+    keys,
+    values,
+    scales,
+    positions,
+    listed_pages,
+    begin,
+    end,
+    query,
+    span,
+    scale,
+    peak,
+    total,
+    part,
+    num_seen,
+    D: tl.constexpr,
+    E: tl.constexpr,
+    SLOTS: tl.constexpr,
+    V: tl.constexpr,
+    KEY_STRIDE: tl.constexpr,
+    VALUE_STRIDE: tl.constexpr,
+    VALUE_IN_KEY: tl.constexpr,
+    HORIZON: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    D_FIRST: tl.constexpr,
+    D_REST: tl.constexpr,
+    E_WIDE: tl.constexpr,
+    SCALED: tl.constexpr,
+):
+    """Add what stands in slots [begin, end) of a head's pages of one kind, SLOTS in each."""
+    for first in tl.range(begin, end, BLOCK):
+        n = first + tl.arange(0, BLOCK)
+        is_slot = n < end
+        page = tl.load(listed_pages + n // SLOTS, mask=is_slot, other=0)
+        slot = page * SLOTS + n % SLOTS
+        position = tl.load(positions + page * V + n % SLOTS, mask=is_slot, other=0)
+        seen = is_slot & in_sight(query, position, span, HORIZON)
+        # Without a horizon all but the newest slots are seen, and loads need not wait for that.
+        wanted = is_slot if HORIZON == 0 else seen
+        key_scales = scale
+        value_scales = scale
+        if SCALED:
+            key_scales = tl.load(scales + 2 * slot, mask=wanted, other=0.0)
+            value_scales = key_scales
+            if not VALUE_IN_KEY:
+                value_scales = tl.load(scales + 2 * slot + 1, mask=wanted, other=0.0)
+        peak, total, part = attend_block(
+            q_first,
+            q_rest,
+            keys + slot * KEY_STRIDE,
+            values + slot * VALUE_STRIDE,
+            wanted,
+            seen[None, :],
+            scale,
+            peak,
+            total,
+            part,
+            key_scales,
+            value_scales,
+            D,
+            E,
+            VALUE_IN_KEY,
+            False,
+            PRODUCT,
+            "ieee",
+            D_FIRST,
+            D_REST,
+            E_WIDE,
+            SCALED,
+        )
+        num_seen += tl.sum(seen.to(tl.int32), 0)
+    return peak, total, part, num_seen
 
 
 @triton.jit
@@ -40,6 +140,9 @@ def read_tiles(
     positions,
     pages,
     num_held,
+    key_codes,
+    value_codes,
+    scales,
     parts,
     peaks,
     totals,
@@ -55,6 +158,9 @@ def read_tiles(
     D: tl.constexpr,
     E: tl.constexpr,
     S: tl.constexpr,
+    V: tl.constexpr,
+    FORMAT: tl.constexpr,
+    RING_PAGES: tl.constexpr,
     KEY_STRIDE: tl.constexpr,
     VALUE_STRIDE: tl.constexpr,
     VALUE_IN_KEY: tl.constexpr,
@@ -74,7 +180,8 @@ def read_tiles(
     is_row = every < num_rows
     owner = tl.load(sequences + every // K, mask=is_row, other=0)
     held = tl.load(num_held + owner * num_heads_listed + every % K, mask=is_row, other=0)
-    ends = tl.cumsum(((held * S + TILE - 1) // TILE).to(tl.int32), 0)
+    _exact, num_tiles = count_tiles(held, S, V, FORMAT, RING_PAGES, TILE)
+    ends = tl.cumsum(tl.where(is_row, num_tiles, 0), 0)
     num_items = tl.max(ends, 0) * BLOCKS_OF_HEADS
     head = tl.arange(0, HEADS)
     d = tl.arange(0, D_FIRST)
@@ -90,8 +197,14 @@ def read_tiles(
         sequence = tl.load(sequences + b)
         query = tl.load(query_positions + b).to(tl.int32)
         listed = sequence * num_heads_listed + row % K
-        num_slots = (tl.load(num_held + listed) * S).to(tl.int32)
-        last = tl.minimum((tile + 1) * TILE, num_slots)
+        listed_pages = pages + listed * width
+        num_pages = tl.load(num_held + listed).to(tl.int32)
+        num_exact, _every = count_tiles(num_pages, S, V, FORMAT, RING_PAGES, TILE)
+        num_slots = num_pages * S
+        num_narrow = 0
+        if FORMAT != 0:
+            num_slots = tl.minimum(num_pages, RING_PAGES) * S
+            num_narrow = tl.maximum(num_pages - RING_PAGES, 0) * V
         asked = q + ((tl.load(rows + b) * K + row % K) * GROUP + g[:, None]) * D
         is_number = is_head[:, None] & (d < FIRST)[None, :]
         q_first = tl.load(asked + d[None, :], mask=is_number, other=0.0).to(PRODUCT)
@@ -106,37 +219,74 @@ def read_tiles(
         total = tl.zeros([HEADS], tl.float32)
         part = tl.zeros([HEADS, E_WIDE], tl.float32)
         num_seen = 0
-        for first in tl.range(tile * TILE, last, BLOCK):
-            n = first + tl.arange(0, BLOCK)
-            is_slot = n < last
-            page = tl.load(pages + listed * width + n // S, mask=is_slot, other=0)
-            slot = page * S + n % S
-            position = tl.load(positions + slot, mask=is_slot, other=0)
-            seen = is_slot & in_sight(query, position, span, HORIZON)
-            # Without a horizon all but the newest slots are seen, and loads need not wait for that.
-            wanted = is_slot if HORIZON == 0 else seen
-            peak, total, part = attend_block(
+        # Of the two loops, one has nothing to do.
+        peak, total, part, num_seen = read_slots(
+            q_first,
+            q_rest,
+            keys,
+            values,
+            scales,
+            positions,
+            listed_pages,
+            tile * TILE,
+            tl.minimum((tile + 1) * TILE, num_slots),
+            query,
+            span,
+            scale,
+            peak,
+            total,
+            part,
+            num_seen,
+            D,
+            E,
+            S,
+            V,
+            KEY_STRIDE,
+            VALUE_STRIDE,
+            VALUE_IN_KEY,
+            HORIZON,
+            PRODUCT,
+            BLOCK,
+            D_FIRST,
+            D_REST,
+            E_WIDE,
+            False,
+        )
+        if FORMAT != 0:
+            begin = tl.maximum(tile - num_exact, 0) * TILE
+            end = tl.where(tile >= num_exact, tl.minimum(begin + TILE, num_narrow), 0)
+            peak, total, part, num_seen = read_slots(
                 q_first,
                 q_rest,
-                keys + slot * KEY_STRIDE,
-                values + slot * VALUE_STRIDE,
-                wanted,
-                seen[None, :],
+                key_codes,
+                value_codes,
+                scales,
+                positions,
+                listed_pages + RING_PAGES,
+                begin,
+                end,
+                query,
+                span,
                 scale,
                 peak,
                 total,
                 part,
+                num_seen,
                 D,
                 E,
+                V,
+                V,
+                KEY_STRIDE,
+                VALUE_STRIDE,
                 VALUE_IN_KEY,
-                False,
+                HORIZON,
                 PRODUCT,
-                "ieee",
+                BLOCK,
                 D_FIRST,
                 D_REST,
                 E_WIDE,
+                True,
             )
-            num_seen += tl.sum(seen.to(tl.int32), 0)
 
         place = row.to(tl.int64) * most_tiles + tile
         stat = place * GROUP + g
@@ -165,6 +315,9 @@ def merge_parts(
     GROUP: tl.constexpr,
     E: tl.constexpr,
     S: tl.constexpr,
+    V: tl.constexpr,
+    FORMAT: tl.constexpr,
+    RING_PAGES: tl.constexpr,
     TILE: tl.constexpr,
     E_WIDE: tl.constexpr,
     PARTS: tl.constexpr,
@@ -172,7 +325,7 @@ def merge_parts(
     b, head = tl.program_id(0), tl.program_id(1)
     row, g = b * K + head // GROUP, head % GROUP
     listed = tl.load(sequences + b) * num_heads_listed + head // GROUP
-    num_tiles = ((tl.load(num_held + listed) * S + TILE - 1) // TILE).to(tl.int32)
+    _, num_tiles = count_tiles(tl.load(num_held + listed), S, V, FORMAT, RING_PAGES, TILE)
     first_tile = row.to(tl.int64) * most_tiles
     e = tl.arange(0, E_WIDE)
 
@@ -236,6 +389,7 @@ def attend_pages(
     scale: float,
     out: Float[Tensor, "T H E"],
     num_seen: Int[Tensor, " B"],
+    narrow: Narrow | None = None,
 ) -> None:
     """As `reference.attend_pages`; products in the dtype of `q`, sums in float32.
 
@@ -244,10 +398,12 @@ def attend_pages(
     """
     q = q.contiguous()
     assert out.is_contiguous(), "out must be contiguous"
-    B, K, S = len(news.rows), shape.num_heads, slots.positions.shape[1]
+    B, K = len(news.rows), shape.num_heads
+    S, V = slots.keys.shape[1], slots.positions.shape[1]
     group, num_rows = q.shape[1] // K, B * K
     cut = choose_tiling(shape, group, slots.keys.element_size())
-    most_tiles = -(-lists.pages.shape[2] * S // cut.tile_tokens)
+    coded, form, ring_pages = unpack_narrow(narrow, slots.keys, slots.values)
+    most_tiles = -(-lists.pages.shape[2] * V // cut.tile_tokens) + bool(form)
     parts = out.new_empty(num_rows, most_tiles, group, shape.value_size, dtype=torch.float32)
     peaks, totals = out.new_empty(2, num_rows, most_tiles, group, dtype=torch.float32)
     counts = news.rows.new_empty(num_rows, most_tiles, dtype=torch.int32)
@@ -255,12 +411,14 @@ def attend_pages(
     first_size = shape.value_size if shape.value_in_key else shape.key_size
     rest_size = shape.key_size - first_size
     common = {"K": K, "GROUP": group, "E": shape.value_size, "S": S, "TILE": cut.tile_tokens}
+    common |= {"V": V, "FORMAT": form, "RING_PAGES": ring_pages}
     common["E_WIDE"] = max(16, triton.next_power_of_2(shape.value_size))
     read_tiles[(count_programs(q.device),)](
         q,
         *news,
         *slots[:3],
         *lists,
+        *coded,
         parts,
         peaks,
         totals,

@@ -36,7 +36,13 @@ def in_sight(query, key, span, KIND: tl.constexpr):
 
 @triton.jit
 @no_type_check
+def is_recent(query, key, window):
+    """As `reference.is_recent`, elementwise."""
+    return query - key <= window
+
+
+@triton.jit
+@no_type_check
 def retain(query, key, evict, window, span, KIND: tl.constexpr):
     """As `reference.retain`, elementwise over what broadcasts; `evict` as booleans."""
-    recent = query - key <= window
-    return in_sight(query, key, span, KIND) & (recent | ~evict)
+    return in_sight(query, key, span, KIND) & (is_recent(query, key, window) | ~evict)

@@ -68,9 +68,14 @@ struct Room {
 // What the memory shows of itself for one step.
 struct Shown {
   at::Tensor keys, values, positions, evict, pages, num_held;
-  Optional num_survivors, spare, marks;
+  Optional num_survivors, spare, marks, scales;
   std::vector<int64_t> ring_tokens, spans, chunked;
-  bool decides;  // whether the layers' own decisions make the marks
+  bool decides;    // whether the layers' own decisions make the marks
+  bool is_float8;  // where there are scales: else survivors are int8
+
+  Narrow narrow(int64_t ring_pages, const Slots& slots) const {
+    return unpack_narrow(scales, is_float8, ring_pages, keys, slots);
+  }
 };
 
 struct Step {
@@ -117,14 +122,14 @@ class Stack : public torch::CustomClassHolder {
                  std::vector<at::Tensor> news, const at::Tensor& num_seen,
                  std::vector<at::Tensor> store, std::vector<at::Tensor> lists,
                  std::vector<Optional> tails, std::vector<std::vector<int64_t>> rules,
-                 bool decides) {
+                 bool decides, bool is_float8) {
     const int64_t T = x.size(0);
     TORCH_CHECK(x.scalar_type() == at::kFloat && x.is_contiguous() && x.size(1) == sizes_.hidden,
                 "Stack: x must be contiguous float32, (rows, ", sizes_.hidden, ")");
     TORCH_CHECK(news.at(0).numel() == T, "Stack: every row must be a sequence's only new token");
     const Shown shown = {store.at(0),  store.at(1),  store.at(2),  store.at(3), lists.at(0),
-                         lists.at(1),  tails.at(0),  tails.at(1),  tails.at(2), rules.at(0),
-                         rules.at(1),  rules.at(2),  decides};
+                         lists.at(1),  tails.at(0),  tails.at(1),  tails.at(2), tails.at(3),
+                         rules.at(0),  rules.at(1),  rules.at(2),  decides,     is_float8};
     const Step step = {T,
                        news.at(0).const_data_ptr<int64_t>(),
                        news.at(1).const_data_ptr<int64_t>(),
@@ -143,8 +148,6 @@ class Stack : public torch::CustomClassHolder {
     reading_.num_heads = sizes_.num_kv_heads;
     reading_.scale = static_cast<float>(numbers_.attention_scale);
     reading_.slots = unpack_slots(shown.keys, shown.values, shown.positions);
-    reading_.shape(sizes_.head_size, sizes_.head_size, sizes_.num_heads / sizes_.num_kv_heads,
-                   false);
     const int64_t num_threads = at::get_num_threads();
     Team team(num_threads);
 #pragma omp parallel for num_threads(num_threads) schedule(static, 1)
@@ -333,10 +336,12 @@ class Stack : public torch::CustomClassHolder {
             shown.pages.size(2),
             shown.pages.size(3),
             slots.page_tokens,
+            slots.page_places,
             K,
             shown.ring_tokens[index],
             {0, shown.spans[index], shown.chunked[index] != 0},
-            slots.is_bfloat16};
+            slots.is_bfloat16,
+            shown.narrow(0, slots)};
   }
 
   void read(const Step& step, const Shown& shown, int64_t index, Team& team, int64_t thread,
@@ -349,6 +354,10 @@ class Stack : public torch::CustomClassHolder {
       reading_.rule = {0, shown.spans[index], shown.chunked[index] != 0};
       reading_.q = room_.queries.data();
       reading_.out = room_.read.data();
+      const int64_t S = reading_.slots.page_tokens;
+      reading_.narrow = shown.narrow((shown.ring_tokens[index] + S - 1) / S, reading_.slots);
+      reading_.shape(sizes_.head_size, sizes_.head_size, sizes_.num_heads / sizes_.num_kv_heads,
+                     false);
       reading_.prepare();
     }
     team.meet(next);
