@@ -82,9 +82,7 @@ class Ours:
         served = self.serve(num_threads, context_tokens + num_steps + 1)
         filler = Filler(served.engine.memory, self.kept)
         generator = torch.Generator().manual_seed(num_threads)
-        sampling = SamplingConfig(
-            temperature=1.0, seed=0, max_new_tokens=num_steps + 2, **self.ignore_end()
-        )
+        sampling = SamplingConfig(max_new_tokens=num_steps + 2, **self.ignore_end())
         for _ in range(num_threads):
             ids = torch.randint(self.config.vocab_size, (context_tokens,), generator=generator)
             add_filled(served.engine, filler, ids.tolist(), sampling)

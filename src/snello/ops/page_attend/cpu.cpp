@@ -55,6 +55,7 @@ ReadTile choose_read(bool is_bfloat16) {
 
 constexpr int64_t kTileNumbers = 65536;  // 256 KiB of float32: well within a second-level cache
 constexpr int64_t kMostTileTokens = 512;
+constexpr int64_t kPagesAhead = 2;
 constexpr int64_t kNumbersAlone = 16384;  // less is not worth waking another thread
 
 }  // namespace
@@ -127,8 +128,15 @@ void PageRead::work(ReadScratch& scratch) {
   scratch.q.resize(task.group * task.key_size);
   scratch.scores.resize(task.group * task.score_stride);
   scratch.slots.resize(tile_tokens);
-  for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < num_tiles();) {
+  const auto take = [&] {
+    const int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
+    if (index < num_tiles()) ask_for_tile(tiles_[index]);
+    return index;
+  };
+  for (int64_t i = take(); i < num_tiles();) {
+    const int64_t following = take();  // its first rows come while this one is read
     read(i, scratch);
+    i = following;
   }
 }
 
@@ -142,6 +150,20 @@ int64_t PageRead::offset(int64_t row, int64_t size) const {
   return (rows[b] * num_heads + head) * task.group * size;
 }
 
+// Ask for what the reading of a tile begins with: all positions, and the keys of its first pages.
+void PageRead::ask_for_tile(const Tile& tile) const {
+  const int64_t b = tile.row / num_heads, page_bytes = key_page_bytes();
+  const int64_t* pages = lists.pages + lists.row(sequences[b], tile.row % num_heads) * lists.width;
+  for (int64_t column = tile.first; column < tile.last; ++column) {
+    __builtin_prefetch(slots.positions + pages[column] * slots.page_places);
+  }
+  for (int64_t column = tile.first; column < std::min(tile.first + kPagesAhead, tile.last);
+       ++column) {
+    const auto* keys = static_cast<const uint8_t*>(slots.keys) + pages[column] * page_bytes;
+    for (int64_t i = 0; i < page_bytes; i += 64) __builtin_prefetch(keys + i, 0, 2);
+  }
+}
+
 // List the slots of a tile that the query sees.
 int64_t PageRead::list_seen(const Tile& tile, std::vector<uint32_t>& seen) const {
   const int64_t b = tile.row / num_heads, P = slots.page_places;
@@ -150,9 +172,6 @@ int64_t PageRead::list_seen(const Tile& tile, std::vector<uint32_t>& seen) const
   const int64_t row = lists.row(sequences[b], tile.row % num_heads);
   int64_t count = 0;
   const int64_t* pages = lists.pages + row * lists.width;
-  for (int64_t column = tile.first; column < tile.last; ++column) {
-    __builtin_prefetch(slots.positions + pages[column] * P);
-  }
   for (int64_t column = tile.first; column < tile.last; ++column) {
     const int64_t first = pages[column] * S;
     const int32_t* positions = slots.positions + pages[column] * P;

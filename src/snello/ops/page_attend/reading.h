@@ -81,6 +81,10 @@ struct PageRead {
   std::atomic<int64_t> next_{0};
 
   int64_t offset(int64_t row, int64_t size) const;
+  int64_t key_page_bytes() const {
+    return slots.page_tokens * slots.key_stride * (slots.is_bfloat16 ? 2 : 4);
+  }
+  void ask_for_tile(const Tile& tile) const;
   int64_t list_seen(const Tile& tile, std::vector<uint32_t>& seen) const;
   void read(int64_t index, ReadScratch& scratch);
   void merge(int64_t row);
