@@ -27,6 +27,7 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._handles: list[Any] = []
+        self._num_ahead = 0
         self._pipe: Any = None
 
     def describe(self) -> dict[str, Any]:
@@ -44,7 +45,10 @@ class OpenVino:
     def prepare(self, num_threads: int, context_tokens: int, num_steps: int) -> None:
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = False
-        blocks = -(-(context_tokens + num_steps + 16) // BLOCK_TOKENS) + 1
+        # Threads whose prompts are read first get tokens while the others' are read.
+        self._num_ahead = num_threads * (-(-context_tokens // self._batch) + 1) + 8
+        room = context_tokens + num_steps + self._num_ahead
+        blocks = -(-room // BLOCK_TOKENS) + 1
         scheduler.num_kv_blocks = num_threads * blocks
         scheduler.max_num_seqs = num_threads
         scheduler.max_num_batched_tokens = max(self._batch, num_threads)
@@ -54,7 +58,7 @@ class OpenVino:
 
     def open(self, prompts: Sequence[Sequence[int]], num_steps: int) -> None:
         config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = num_steps + 8
+        config.max_new_tokens = num_steps + self._num_ahead
         config.ignore_eos = True
         config.do_sample = False
         for number, prompt in enumerate(prompts):
