@@ -1,7 +1,7 @@
 """Who owns which page. Knows nothing of layers, heads or tokens: pages are numbers from a pool."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Int32
 from torch import Tensor
 
 
@@ -69,12 +69,10 @@ class PagePool:
         self._stack[bottom : self.num_free] = freed.flip(0)
         return freed
 
-    def put_back(self, pages: Int[Tensor, " count"]) -> None:
-        """Return pages that were taken, are shared with nobody and were never written to."""
-        bottom = self.num_free
-        self.num_free = bottom + pages.shape[0]
-        self.num_holders[pages] = 0
-        self._stack[bottom : self.num_free] = pages.flip(0)
+    @property
+    def state(self) -> tuple[Int[Tensor, " F"], int, Int32[Tensor, " P"]]:
+        """The stack, how many of it are free, and how many hold each page, for operators."""
+        return self._stack, self.num_free, self.num_holders
 
     def extend(self, first_page: int, count: int) -> None:
         """Add `count` free pages, numbered from `first_page`; numbers skipped are nobody's."""

@@ -72,6 +72,11 @@ class Rings:
         self._tokens: Int[Tensor, "L 1"] = sizes_tensor[:, :1]
         self._spans: Int[Tensor, "L 1"] = sizes_tensor[:, 1:]
 
+    def tell_survivors(self) -> tuple[Int[Tensor, " L"], Int[Tensor, " L"]]:
+        """Tell how many tokens each layer's ring holds, and how many heads keep any behind it."""
+        num_heads = [ring.num_heads if ring.survivor_span > 0 else 0 for ring in self.layers]
+        return self._tokens[:, 0].contiguous(), torch.tensor(num_heads, device=self._tokens.device)
+
     def pages_filled(self, lengths: Int[Tensor, " B"]) -> Int[Tensor, "L B"]:
         """How many ring pages sequences of these lengths need."""
         return (lengths.minimum(self._tokens) + self._page_tokens - 1) // self._page_tokens

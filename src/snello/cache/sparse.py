@@ -15,6 +15,7 @@ from snello.cache.heads import Chunk, Heads, reclaim
 from snello.cache.layout import Group, Layout
 from snello.cache.memory import Step
 from snello.cache.paged import PagedMemory
+from snello.cache.pages import OutOfPages
 from snello.cache.promise import Promise
 from snello.cache.readers import open_reader
 from snello.cache.ring import Rings
@@ -23,6 +24,7 @@ from snello.cache.work import Work, count_reads, plan_work
 from snello.config.engine import SurvivorFormat
 from snello.config.model import CacheShape
 from snello.dms.decision import shift_decisions
+from snello.ops import spare
 from snello.ops.append import resolve
 from snello.ops.narrow import FORMATS
 from snello.ops.native import Backend
@@ -78,6 +80,9 @@ class SparseMemory(PagedMemory):
         self.ring_columns = self._ring_pages[:, None]
         self._spare = torch.full_like(self.table.num_held, -1)
         self._tails = [Tails(*part) for part in zip(self.num_survivors, self._spare, strict=True)]
+        self._all_tails = Tails(self.num_survivors, self._spare)
+        self._survivor_rule = self.rings.tell_survivors()
+        self._spares = spare.resolve(self.backend)
         self._append_token = resolve(self.backend)
         self.reader = open_reader(
             self.backend, self.store, self.table, self.shapes, window_tokens, ring_pages
@@ -109,18 +114,24 @@ class SparseMemory(PagedMemory):
             OutOfPages: the pool cannot serve that; nothing has changed.
         """
         layout = self._arrange(sequences, counts)
-        gain = self.rings.most_survivors(layout.starts, layout.counts)  # (L, B)
-        pages = self._count_new_pages(layout, gain)
-        promise = Promise()
-        if kept is not None and max(counts) > 1:
-            is_prompt = layout.counts > 1
-            share = torch.from_numpy(kept).to(self.device)[:, None]
-            likely = self._count_new_pages(layout, (gain * share).ceil().long())
-            promise = Promise([0] * len(self.shapes))  # decoding sequences have theirs in hand
-            pages = likely.where(is_prompt[:, None], pages)
-        filled = self.rings.pages_filled(layout.starts + layout.counts)
-        self._grow(layout, filled, num_spare=int(pages.sum()))
-        self._hand_out(layout, pages)
+        promise, num_promised = Promise(), 0
+        is_single = layout.counts == 1
+        single = layout.sequences[is_single]
+        if max(counts) > 1:
+            gain = self.rings.most_survivors(layout.starts, layout.counts)  # (L, B)
+            if kept is not None:
+                share = torch.from_numpy(kept).to(self.device)[:, None]
+                gain = (gain * share).ceil().long()
+                promise = Promise([0] * len(self.shapes))  # decoding sequences have theirs in hand
+            num_promised = int(self._count_new_pages(layout, gain)[:, ~is_single].sum())
+        self._hand_out(single, layout.starts[is_single])
+        try:
+            if max(counts) > 1 or self._opens_ring_page(sequences):
+                filled = self.rings.pages_filled(layout.starts + layout.counts)
+                self._grow(layout, filled, num_spare=num_promised)
+        except OutOfPages:
+            self._take_back(single)
+            raise
         return SparseStep(self, layout, promise)
 
     def commit(self, step: Step) -> None:
@@ -218,26 +229,32 @@ class SparseMemory(PagedMemory):
         after = before + gain[..., None]
         return ((after + S - 1) // S - (before + S - 1) // S) * self.table.exists
 
-    def _hand_out(self, layout: Layout, most_pages: Int[Tensor, "L B K"]) -> None:
-        """Give each head that may need a page for a single token one in advance."""
-        S, sequences = self.store.survivor_tokens, layout.sequences
-        may_need = (most_pages > 0) & (layout.counts == 1)[:, None]
-        num_pages = int(may_need.sum())
-        if num_pages == 0:
-            return
-        spare = torch.full_like(most_pages, -1)
-        spare[may_need] = self.store.pool.take(num_pages)
-        self._spare[:, sequences] = spare
-        survivor_pages = self.num_survivors[:, sequences].amax((1, 2)) // S + 1  # (L,)
-        self.table.reserve(int((survivor_pages + self._ring_pages).max()))
+    def _opens_ring_page(self, sequences: Sequence[int]) -> bool:
+        """Tell whether the next token of any sequence is the first of a page of some ring."""
+        lengths = map(self.length, sequences)
+        S, longest = self.store.page_tokens, int(self.rings.ring_tokens.max())
+        return any(length < longest and length % S == 0 for length in lengths)
+
+    def _hand_out(self, sequences: Int[Tensor, " B"], starts: Int[Tensor, " B"]) -> None:
+        """Give each head that may need a page for a single token one in advance.
+
+        Raises:
+            OutOfPages: there are not as many; nothing has changed.
+        """
+        V, pool = self.store.survivor_tokens, self.store.pool
+        count = self._spares.hand_out(
+            sequences, starts, self._all_tails, *self._survivor_rule, V, *pool.state
+        )
+        pool.require(abs(count))
+        pool.num_free -= count
+        if count:
+            most_pages = int(self.num_survivors.max()) // V + 1
+            self.table.reserve(most_pages + int(self._ring_pages.max()))
 
     def _take_back(self, sequences: Int[Tensor, " B"]) -> None:
         """Return the spare pages that were not needed; nothing was written to them."""
-        spare = self._spare[:, sequences]
-        left = spare[spare >= 0]
-        if len(left):
-            self.store.pool.put_back(left)
-            self._spare[:, sequences] = -1
+        pool = self.store.pool
+        pool.num_free += self._spares.take_back(sequences, self._spare, *pool.state)
 
     def _count_live(
         self, sequences: Int[Tensor, " B"], lengths: Int[Tensor, " B"]

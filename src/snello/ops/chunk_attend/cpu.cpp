@@ -252,6 +252,18 @@ KeyBlock gather(const Call& call, const Task& task, Scratch& scratch, int64_t fi
           has_edges};
 }
 
+// The last position that a packet of queries asks from; rows that fill it up ask from -1.
+int32_t find_last(const Scratch& scratch, int64_t row, int64_t num_rows) {
+  const auto first = scratch.positions.begin() + row;
+  return *std::max_element(first, first + num_rows);
+}
+
+// Leave out the keys at a block's end that are ahead of a whole packet, as on the diagonal.
+KeyBlock cut_behind(KeyBlock block, int32_t last) {
+  while (block.num_keys > 0 && block.first[block.num_keys - 1] > last) --block.num_keys;
+  return block;
+}
+
 int64_t run_task(const Call& call, const Task& task, Scratch& scratch) {
   const int64_t pairs = list_seen(call, task, scratch.seen);
   pack_queries(call, task, scratch);
@@ -270,7 +282,8 @@ int64_t run_task(const Call& call, const Task& task, Scratch& scratch) {
                              scratch.positions.data() + row, scratch.largest.data() + row,
                              scratch.total.data() + row,
                              scratch.read.data() + row * call.value_size};
-      call.read_block(block, packet, scratch.scores.data());
+      const KeyBlock seen = cut_behind(block, find_last(scratch, row, call.packet_rows));
+      if (seen.num_keys > 0) call.read_block(seen, packet, scratch.scores.data());
     }
   }
   unpack_read(call, task, scratch);
