@@ -1,7 +1,7 @@
 """Spare pages in plain torch. Knows nothing of layers' keys, or of what is stored.
 
-Dims: L layers, N sequences that may be open, B that append one token each, K heads, F places on the stack,
-P pages.
+Dims: L layers, N sequences that may be open, B that append one token each, K heads, P pages, F
+places on the stack of free ones.
 """
 
 import torch
