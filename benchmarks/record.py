@@ -70,7 +70,7 @@ def record(
         **{name: round(value, 4) for name, value in summarize(samples).items()},
         "n": len(samples), **figures,
         "device": describe_device(device), "torch": version("torch"), "commit": read_commit(),
-        "command": " ".join([f"python -m benchmarks.{question}", *sys.argv[1:]]),
+        "command": describe_command(question, sys.argv[1:]),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_1min": round(os.getloadavg()[0], 2),
     }  # fmt: skip
@@ -78,6 +78,12 @@ def record(
     with (folder / f"{question}.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
     return row
+
+
+def describe_command(question: str, words: Sequence[str]) -> str:
+    """Write the command down, without where this machine keeps its files: `.../models`."""
+    shown = [f".../{Path(word).name}" if Path(word).is_absolute() else word for word in words]
+    return " ".join([f"python -m benchmarks.{question}", *shown])
 
 
 def describe_device(device: str) -> str:
