@@ -293,3 +293,14 @@ def test_a_prompt_that_keeps_too_much_is_begun_again_with_the_same_tokens(bench,
     assert engine.tally.num_spoiled == 1
     assert [done[number].token_ids for number in numbers] == expected
     assert_whole(engine)
+
+
+def test_samples_that_share_all_their_pages_run_side_by_side(bench, prompts):
+    """A prompt of ten whole pages for each of 4 heads; a sample needs 12 more at the most."""
+    engine = bench.open("dense", num_pages=40 + 8 * 12 + 20, eos_ids=())
+    engine.add_samples(prompts[4], [SamplingConfig(max_new_tokens=8, seed=i) for i in range(8)])
+    most = 0
+    while engine.is_busy:
+        engine.step()
+        most = max(most, len(engine._scheduler.running))
+    assert most == 8
