@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstring>
 #include <optional>
+#include <type_traits>
 
 #include "simd.h"
 
@@ -26,6 +27,7 @@ namespace avx2 {
 #define SNELLO_VECTOR_BITS 256
 #include "vector.inc"
 #include "page_attend/kernel.inc"
+#include "page_attend/row_kernel.inc"
 #undef SNELLO_VECTOR_BITS
 }  // namespace avx2
 SNELLO_END
@@ -34,6 +36,7 @@ namespace avx512 {
 #define SNELLO_VECTOR_BITS 512
 #include "vector.inc"
 #include "page_attend/kernel.inc"
+#include "page_attend/row_kernel.inc"
 #undef SNELLO_VECTOR_BITS
 }  // namespace avx512
 SNELLO_END
@@ -41,21 +44,20 @@ SNELLO_END
 ReadTile choose_narrow_read(Format format) {
   const bool is_int8 = format == Format::int8;
   if (best_isa() == Isa::avx512) {
-    return is_int8 ? &avx512::read_tile<int8_t> : &avx512::read_tile<avx512::Float8>;
+    return is_int8 ? &avx512::read_tile_by_rows<int8_t> : &avx512::read_tile_by_rows<avx512::Float8>;
   }
-  return is_int8 ? &avx2::read_tile<int8_t> : &avx2::read_tile<avx2::Float8>;
+  return is_int8 ? &avx2::read_tile_by_rows<int8_t> : &avx2::read_tile_by_rows<avx2::Float8>;
 }
 
 ReadTile choose_read(bool is_bfloat16) {
   if (best_isa() == Isa::avx512) {
-    return is_bfloat16 ? &avx512::read_tile<uint16_t> : &avx512::read_tile<float>;
+    return is_bfloat16 ? &avx512::read_tile_by_rows<uint16_t> : &avx512::read_tile_by_rows<float>;
   }
-  return is_bfloat16 ? &avx2::read_tile<uint16_t> : &avx2::read_tile<float>;
+  return is_bfloat16 ? &avx2::read_tile_by_rows<uint16_t> : &avx2::read_tile_by_rows<float>;
 }
 
-constexpr int64_t kTileNumbers = 65536;  // 256 KiB of float32: well within a second-level cache
+constexpr int64_t kTileNumbers = 131072;  // 256 KiB of float32: well within a second-level cache
 constexpr int64_t kMostTileTokens = 512;
-constexpr int64_t kPagesAhead = 2;
 constexpr int64_t kNumbersAlone = 16384;  // less is not worth waking another thread
 
 }  // namespace
@@ -128,14 +130,15 @@ void PageRead::work(ReadScratch& scratch) {
   scratch.q.resize(task.group * task.key_size);
   scratch.scores.resize(task.group * task.score_stride);
   scratch.slots.resize(tile_tokens);
+  scratch.rows.resize(2 * tile_tokens + kSlotsAhead);
   const auto take = [&] {
     const int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
-    if (index < num_tiles()) ask_for_tile(tiles_[index]);
+    if (index < num_tiles()) ask_for_positions(index);
     return index;
   };
   for (int64_t i = take(); i < num_tiles();) {
     const int64_t following = take();  // its first rows come while this one is read
-    read(i, scratch);
+    read(i, following, scratch);
     i = following;
   }
 }
@@ -150,38 +153,71 @@ int64_t PageRead::offset(int64_t row, int64_t size) const {
   return (rows[b] * num_heads + head) * task.group * size;
 }
 
-// Ask for what the reading of a tile begins with: all positions, and the keys of its first pages.
-void PageRead::ask_for_tile(const Tile& tile) const {
-  const int64_t b = tile.row / num_heads, page_bytes = key_page_bytes();
-  const int64_t* pages = lists.pages + lists.row(sequences[b], tile.row % num_heads) * lists.width;
+const int64_t* PageRead::pages_of(const Tile& tile) const {
+  const int64_t sequence = sequences[tile.row / num_heads];
+  return lists.pages + lists.row(sequence, tile.row % num_heads) * lists.width;
+}
+
+int64_t PageRead::slots_of_page(const Tile& tile) const {
+  return is_narrow(tile) ? slots.page_places : slots.page_tokens;
+}
+
+// Ask for what the reading of a tile begins with.
+void PageRead::ask_for_positions(int64_t index) const {
+  const Tile& tile = tiles_[index];
+  const int64_t* pages = pages_of(tile);
   for (int64_t column = tile.first; column < tile.last; ++column) {
     __builtin_prefetch(slots.positions + pages[column] * slots.page_places);
   }
-  for (int64_t column = tile.first; column < std::min(tile.first + kPagesAhead, tile.last);
-       ++column) {
-    const auto* keys = static_cast<const uint8_t*>(slots.keys) + pages[column] * page_bytes;
-    for (int64_t i = 0; i < page_bytes; i += 64) __builtin_prefetch(keys + i, 0, 2);
-  }
 }
 
-// List the slots of a tile that the query sees.
+// List the slots of a tile that the query sees; pages of which it sees all come at once.
 int64_t PageRead::list_seen(const Tile& tile, std::vector<uint32_t>& seen) const {
-  const int64_t b = tile.row / num_heads, P = slots.page_places;
-  const int64_t S = tile.first < narrow.ring_pages ? slots.page_tokens : P;
-  const int64_t query = query_positions[b];
-  const int64_t row = lists.row(sequences[b], tile.row % num_heads);
-  int64_t count = 0;
-  const int64_t* pages = lists.pages + row * lists.width;
+  const int64_t P = slots.page_places, S = slots_of_page(tile);
+  const int64_t query = query_positions[tile.row / num_heads];
+  const int64_t* pages = pages_of(tile);
+  uint32_t* to = seen.data();
   for (int64_t column = tile.first; column < tile.last; ++column) {
-    const int64_t first = pages[column] * S;
+    const auto first = static_cast<uint32_t>(pages[column] * S);
     const int32_t* positions = slots.positions + pages[column] * P;
+    int64_t num_hidden = rule.span > 0;  // with a horizon, each slot is looked at
+    for (int64_t i = 0; i < S; ++i) num_hidden += positions[i] > query;
+    if (num_hidden == 0) {
+      for (int64_t i = 0; i < S; ++i) to[i] = first + static_cast<uint32_t>(i);
+      to += S;
+      continue;
+    }
     for (int64_t i = 0; i < S; ++i) {
       const int32_t position = positions[i];
-      seen[count] = static_cast<uint32_t>(first + i);
-      count += position <= query && query <= last_reader(position, false, rule);
+      *to = first + static_cast<uint32_t>(i);
+      to += position <= query && query <= last_reader(position, false, rule);
     }
   }
-  return count;
+  return to - seen.data();
+}
+
+// List the rows of a tile, and those that the tile after it begins with, seen or not.
+void PageRead::list_rows(const Tile& tile, int64_t following, int64_t seen,
+                         ReadScratch& scratch) const {
+  const auto* keys = static_cast<const uint8_t*>(slots.keys);
+  const auto* values = static_cast<const uint8_t*>(task.values);
+  const int64_t K = key_bytes(is_narrow(tile));
+  const int64_t V = task.value_in_key ? K : value_bytes(is_narrow(tile));
+  const uint8_t** to = scratch.rows.data();
+  for (int64_t s = 0; s < seen; ++s) {
+    to[s] = keys + scratch.slots[s] * K;
+    to[seen + s] = values + scratch.slots[s] * V;
+  }
+  to += 2 * seen;
+  std::fill_n(to, kSlotsAhead, to[-1]);
+  if (following >= num_tiles()) return;
+  const Tile& next = tiles_[following];
+  const int64_t* pages = pages_of(next);
+  const int64_t S = slots_of_page(next), row_bytes = key_bytes(is_narrow(next));
+  const int64_t count = std::min<int64_t>(kSlotsAhead, (next.last - next.first) * S);
+  for (int64_t s = 0; s < count; ++s) {
+    to[s] = keys + (pages[next.first + s / S] * S + s % S) * row_bytes;
+  }
 }
 
 // Add the parts of a head up, the largest score of all subtracted; an empty part weighs nothing.
@@ -207,18 +243,19 @@ void PageRead::merge(int64_t row) {
   }
 }
 
-void PageRead::read(int64_t index, ReadScratch& scratch) {
+void PageRead::read(int64_t index, int64_t following, ReadScratch& scratch) {
   const Tile& tile = tiles_[index];
   const int64_t g = task.group;
   const int64_t seen = num_seen_[index] = list_seen(tile, scratch.slots);
   if (seen > 0) {
+    list_rows(tile, following, seen, scratch);
     const float* asked = q + offset(tile.row, task.key_size);
     for (size_t i = 0; i < scratch.q.size(); ++i) scratch.q[i] = asked[i] * scale;
-    const bool is_exact = tile.first < narrow.ring_pages;
-    const ReadTile read_one = is_exact ? read_tile : read_narrow_tile;
-    read_one(is_exact ? task : narrow_task, scratch.q.data(), scratch.slots.data(), seen, scratch.scores.data(),
-              parts_.data() + index * g * task.value_size, &largest_[index * g],
-              &total_[index * g]);
+    const TileRows rows = {scratch.rows.data(), scratch.slots.data(), seen};
+    const ReadTile read_one = is_narrow(tile) ? read_narrow_tile : read_tile;
+    read_one(is_narrow(tile) ? narrow_task : task, scratch.q.data(), rows, scratch.scores.data(),
+             parts_.data() + index * g * task.value_size, &largest_[index * g],
+             &total_[index * g]);
   }
   if (left_[tile.row].fetch_sub(1, std::memory_order_acq_rel) == 1) merge(tile.row);
 }

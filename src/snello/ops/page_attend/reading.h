@@ -22,8 +22,21 @@ struct ReadTask {
   const float* scales = nullptr;
 };
 
-using ReadTile = void (*)(const ReadTask&, const float* q, const uint32_t* slots, long num_slots,
-                          float* scores, float* out, float* largest, float* total);
+constexpr long kSlotsAhead = 24;  // rows that are asked for before they are needed
+
+// The rows of a tile in the order they are read: all keys, all values, and `kSlotsAhead` of what is
+// read next.
+struct TileRows {
+  const uint8_t* const* rows;
+  const uint32_t* slots;
+  long num_slots;
+
+  const uint8_t* const* keys() const { return rows; }
+  const uint8_t* const* values() const { return rows + num_slots; }
+};
+
+using ReadTile = void (*)(const ReadTask&, const float* q, const TileRows& rows, float* scores,
+                          float* out, float* largest, float* total);
 
 // Pages [first, last) of the head in `row` of the batch's B * K.
 struct Tile {
@@ -39,6 +52,7 @@ struct Cut {
 struct ReadScratch {
   std::vector<float> q, scores;
   std::vector<uint32_t> slots;
+  std::vector<const uint8_t*> rows;
 };
 
 // One call: who asks, what is read, and where results of tiles wait to be merged. First `prepare`,
@@ -81,12 +95,19 @@ struct PageRead {
   std::atomic<int64_t> next_{0};
 
   int64_t offset(int64_t row, int64_t size) const;
-  int64_t key_page_bytes() const {
-    return slots.page_tokens * slots.key_stride * (slots.is_bfloat16 ? 2 : 4);
+  int64_t key_bytes(bool is_narrow) const {
+    return slots.key_stride * (is_narrow ? 1 : slots.is_bfloat16 ? 2 : 4);
   }
-  void ask_for_tile(const Tile& tile) const;
+  int64_t value_bytes(bool is_narrow) const {
+    return slots.value_stride * (is_narrow ? 1 : slots.is_bfloat16 ? 2 : 4);
+  }
+  const int64_t* pages_of(const Tile& tile) const;
+  bool is_narrow(const Tile& tile) const { return tile.first >= narrow.ring_pages; }
+  int64_t slots_of_page(const Tile& tile) const;
+  void ask_for_positions(int64_t index) const;
   int64_t list_seen(const Tile& tile, std::vector<uint32_t>& seen) const;
-  void read(int64_t index, ReadScratch& scratch);
+  void list_rows(const Tile& tile, int64_t following, int64_t seen, ReadScratch& scratch) const;
+  void read(int64_t index, int64_t following, ReadScratch& scratch);
   void merge(int64_t row);
 };
 
