@@ -1,0 +1,188 @@
+"""`snello evaluate --out FOLDER`: contenders, threads and lengths; tables, frontiers, a report.
+
+Knows nothing of how chains are computed or figures come about.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from snello.cli.console import check_writable, print_table, say, write_json, write_text
+from snello.cli.origin import describe_origin
+from snello.config.engine import EngineConfig
+from snello.config.evaluate import EvaluateConfig
+from snello.engine.progress import progress_bar
+from snello.evaluation.bundled_task import find_tasks
+from snello.evaluation.cells import Axis, gather_cells
+from snello.evaluation.contrasts import estimate_score
+from snello.evaluation.opening import Opener, check_suits, fingerprint
+from snello.evaluation.report.numbers import show_estimate
+from snello.evaluation.results import Results, as_csv, as_object, conclude
+from snello.evaluation.sweep import Sweep, run_sweep
+from snello.evaluation.sweep_folder import SweepFolder
+
+COLUMNS = (
+    "contender",
+    "tokens",
+    "threads",
+    "accuracy %",
+    "any right %",
+    "factor",
+    "peak live tokens",
+    "KV reads",
+    "reply tokens",
+    "cut %",
+)
+
+AXIS_NAMES: dict[Axis, str] = {"kv_reads": "KV reads", "peak_live_tokens": "peak live tokens"}
+
+
+def run(config: EvaluateConfig) -> None:
+    """Make a sweep, or go on with one; leave results.json, cells.csv and report.html beside it.
+
+    Raises:
+        ValueError: settings, a contender or a folder that will not do.
+        KeyboardInterrupt: Ctrl-C; the same command goes on.
+    """
+    assert config.out is not None, "without a folder it is no sweep"
+    check_writable(config.json)
+    sweep = plan(config)
+    for contender in sweep.contenders:
+        check_suits(contender)
+    prints = {c.model: fingerprint(c.model, config.base) for c in sweep.contenders}
+    folder = SweepFolder(config.out, describe_settings(config, prints))
+    opener = Opener(
+        EngineConfig(
+            max_sequences=config.batch,
+            device=config.device,
+            weights=config.weights,
+            weights_group=config.weights_group,
+        ),
+        config.base,
+    )
+    with folder.start(describe_origin(seed=config.seed)) as session:
+        run_sweep(sweep, folder, session, opener, progress_bar)
+    cells = gather_cells(
+        folder.records,
+        [(contender.name, contender.method) for contender in sweep.contenders],
+        {task: [q.name for q in posed] for task, posed in sweep.questions.items()},
+        config.threads,
+        config.lengths_tokens,
+    )
+    results = conclude(
+        cells,
+        settings=describe_settings(config, prints),
+        sessions=folder.sessions,
+        metric=config.metric,
+    )
+    leave(config.out, results, config.json)
+    show(results)
+
+
+def plan(config: EvaluateConfig) -> Sweep:
+    """Return what is asked of whom.
+
+    Raises:
+        ValueError: an unknown task, kind or level.
+    """
+    tasks = find_tasks(config.tasks or config.kinds, config.level)
+    return Sweep(
+        contenders=config.parsed_contenders,
+        tasks=tuple(tasks),
+        questions={task.name: task.pose(config.num_questions, config.seed) for task in tasks},
+        most_threads=max(config.threads),
+        lengths_tokens=config.lengths_tokens,
+        sampling=config.sampling,
+        seed=config.seed,
+    )
+
+
+def describe_settings(config: EvaluateConfig, prints: dict[str, str]) -> dict[str, Any]:
+    """Return what decides the records; a sweep that goes on must have the same."""
+    return {
+        "contenders": [contender.name for contender in config.parsed_contenders],
+        "models": prints,
+        "tasks": list(config.tasks or config.kinds),
+        "levels": list(config.level),
+        "questions": config.num_questions,
+        "threads": list(config.threads),
+        "lengths_tokens": list(config.lengths_tokens),
+        "temperature": config.temperature,
+        "seed": config.seed,
+        "device": config.device,
+        "weights": config.weights,
+        "weights_group": config.weights_group,
+    }
+
+
+def leave(out: Path, results: Results, json: Path | None) -> None:
+    """Write figures and tables, each whole."""
+    figures = as_object(results)
+    write_json(out / "results.json", figures)
+    write_text(out / "cells.csv", as_csv(results))
+    if json is not None:
+        write_json(json, figures)
+
+
+def show(results: Results) -> None:
+    """Print a table for each task, and what equal costs give."""
+    for task in results.tasks:
+        cells = results.of_task(task)
+        rows = describe_cells(results, task)
+        print_table(f"{len(cells[0].vote):,} questions of {task}", COLUMNS, rows)
+        gaps = describe_equal_costs(results, task)
+        if gaps:
+            title = f"points against {results.baseline} at equal cost"
+            print_table(title, ("frontier", "cost", "average", *_labels(results, task)), gaps)
+    say(
+        "factor: stored over live tokens at the end of a chain; peak live tokens and KV reads: all "
+        "threads together, the prompt's reads once; intervals are 95 %."
+    )
+
+
+def describe_equal_costs(results: Results, task: str) -> list[tuple[str, ...]]:
+    """Return one row for each frontier and axis: the average gap, then those at certain costs.
+
+    These are what the baseline's cells cost. Only the baseline's longest length is told here; results.json has the others.
+    """
+    found = results.contrasts[task]
+    at_cells = {(gap.line, gap.axis, gap.baseline_label): gap.score for gap in found.equal_costs}
+    return [
+        (
+            gap.line,
+            AXIS_NAMES[gap.axis],
+            show_estimate(gap.score, sign="+"),
+            *(
+                show_estimate(at_cells.get((gap.line, gap.axis, label)), sign="+")
+                for label in _labels(results, task)
+            ),
+        )
+        for gap in found.gaps
+        if gap.axis in AXIS_NAMES
+    ]
+
+
+def _labels(results: Results, task: str) -> list[str]:
+    """The baseline's cells at its longest length."""
+    own = [cell for cell in results.of_task(task) if cell.contender == results.baseline]
+    longest = max(cell.length_tokens for cell in own)
+    return [cell.label for cell in own if cell.length_tokens == longest]
+
+
+def describe_cells(results: Results, task: str) -> Sequence[Sequence[str]]:
+    """Return one row for each cell under `COLUMNS`."""
+    return [
+        (
+            cell.contender,
+            str(cell.length_tokens),
+            str(cell.threads),
+            show_estimate(estimate_score(cell.score(results.metric))),
+            f"{100 * cell.pass_all.mean():.1f}",
+            f"{cell.factor.mean():.2f}",
+            f"{cell.peak_live_tokens.mean():,.1f}",
+            f"{cell.kv_reads.mean():,.0f}",
+            f"{cell.generated_tokens.mean():.1f}",
+            f"{100 * cell.is_cut.mean():.1f}",
+        )
+        for cell in results.of_task(task)
+    ]
