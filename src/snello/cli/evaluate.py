@@ -24,7 +24,10 @@ from snello.evaluation.run import Advance
 from snello.evaluation.tasks import pose_fresh
 from snello.models.adapter import load_model
 
-OF_A_SWEEP = ("out", "policies", "contenders", "tasks", "questions", "threads", "lengths", "metric")
+OF_A_SWEEP = (
+    *("out", "policies", "contenders", "tasks", "questions", "threads", "lengths", "metric"),
+    "portraits",
+)
 
 
 def run(config: EvaluateConfig) -> None:

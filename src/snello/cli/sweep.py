@@ -3,7 +3,6 @@
 Knows nothing of how chains are computed or figures come about.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,20 @@ from snello.config.engine import EngineConfig
 from snello.config.evaluate import EvaluateConfig
 from snello.engine.progress import progress_bar
 from snello.evaluation.bundled_task import find_tasks
-from snello.evaluation.cells import Axis, gather_cells
-from snello.evaluation.contrasts import estimate_score
+from snello.evaluation.cells import gather_cells
 from snello.evaluation.opening import Opener, check_suits, fingerprint
-from snello.evaluation.report.numbers import show_estimate
+from snello.evaluation.portrait import Portrait
+from snello.evaluation.report.frontiers import TITLES
+from snello.evaluation.report.sweep import (
+    COLUMNS,
+    describe_cells,
+    describe_equal_costs,
+    render_sweep,
+)
+from snello.evaluation.reread import portray_contenders
 from snello.evaluation.results import Results, as_csv, as_object, conclude
 from snello.evaluation.sweep import Sweep, run_sweep
 from snello.evaluation.sweep_folder import SweepFolder
-
-COLUMNS = (
-    "contender",
-    "tokens",
-    "threads",
-    "accuracy %",
-    "any right %",
-    "factor",
-    "peak live tokens",
-    "KV reads",
-    "reply tokens",
-    "cut %",
-)
-
-AXIS_NAMES: dict[Axis, str] = {"kv_reads": "KV reads", "peak_live_tokens": "peak live tokens"}
 
 
 def run(config: EvaluateConfig) -> None:
@@ -75,8 +66,10 @@ def run(config: EvaluateConfig) -> None:
         sessions=folder.sessions,
         metric=config.metric,
     )
-    leave(config.out, results, config.json)
+    portraits = portray_contenders(sweep, folder, opener, config.portraits, progress_bar)
+    leave(config.out, results, portraits, config.json)
     show(results)
+    say(f"open {(config.out / 'report.html').absolute()}")
 
 
 def plan(config: EvaluateConfig) -> Sweep:
@@ -115,9 +108,12 @@ def describe_settings(config: EvaluateConfig, prints: dict[str, str]) -> dict[st
     }
 
 
-def leave(out: Path, results: Results, json: Path | None) -> None:
-    """Write figures and tables, each whole."""
+def leave(
+    out: Path, results: Results, portraits: dict[str, list[Portrait]], json: Path | None
+) -> None:
+    """Write figures, table and page, each whole."""
     figures = as_object(results)
+    write_text(out / "report.html", render_sweep(results, portraits))
     write_json(out / "results.json", figures)
     write_text(out / "cells.csv", as_csv(results))
     if json is not None:
@@ -130,59 +126,11 @@ def show(results: Results) -> None:
         cells = results.of_task(task)
         rows = describe_cells(results, task)
         print_table(f"{len(cells[0].vote):,} questions of {task}", COLUMNS, rows)
-        gaps = describe_equal_costs(results, task)
-        if gaps:
-            title = f"points against {results.baseline} at equal cost"
-            print_table(title, ("frontier", "cost", "average", *_labels(results, task)), gaps)
+        for axis, (title, _) in TITLES.items():
+            columns, gaps = describe_equal_costs(results, task, axis)
+            if gaps:
+                print_table(f"points at equal {title}", columns, gaps)
     say(
         "factor: stored over live tokens at the end of a chain; peak live tokens and KV reads: all "
         "threads together, the prompt's reads once; intervals are 95 %."
     )
-
-
-def describe_equal_costs(results: Results, task: str) -> list[tuple[str, ...]]:
-    """Return one row for each frontier and axis: the average gap, then those at certain costs.
-
-    These are what the baseline's cells cost. Only the baseline's longest length is told here; results.json has the others.
-    """
-    found = results.contrasts[task]
-    at_cells = {(gap.line, gap.axis, gap.baseline_label): gap.score for gap in found.equal_costs}
-    return [
-        (
-            gap.line,
-            AXIS_NAMES[gap.axis],
-            show_estimate(gap.score, sign="+"),
-            *(
-                show_estimate(at_cells.get((gap.line, gap.axis, label)), sign="+")
-                for label in _labels(results, task)
-            ),
-        )
-        for gap in found.gaps
-        if gap.axis in AXIS_NAMES
-    ]
-
-
-def _labels(results: Results, task: str) -> list[str]:
-    """The baseline's cells at its longest length."""
-    own = [cell for cell in results.of_task(task) if cell.contender == results.baseline]
-    longest = max(cell.length_tokens for cell in own)
-    return [cell.label for cell in own if cell.length_tokens == longest]
-
-
-def describe_cells(results: Results, task: str) -> Sequence[Sequence[str]]:
-    """Return one row for each cell under `COLUMNS`."""
-    return [
-        (
-            cell.contender,
-            str(cell.length_tokens),
-            str(cell.threads),
-            show_estimate(estimate_score(cell.score(results.metric))),
-            f"{100 * cell.pass_all.mean():.1f}",
-            f"{cell.factor.mean():.2f}",
-            f"{cell.peak_live_tokens.mean():,.1f}",
-            f"{cell.kv_reads.mean():,.0f}",
-            f"{cell.generated_tokens.mean():.1f}",
-            f"{100 * cell.is_cut.mean():.1f}",
-        )
-        for cell in results.of_task(task)
-    ]

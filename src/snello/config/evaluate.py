@@ -94,6 +94,9 @@ class EvaluateConfig:
     """Of a sweep: which score the frontiers show: `vote` (majority), `pass_all` (any thread is
     right), `pass_k` (the same, estimated from all threads), `mean`."""
 
+    portraits: int = 3
+    """Of a sweep: from how many solved questions to tell what each head keeps; 0: do not."""
+
     def __post_init__(self) -> None:
         check_positive("EvaluateConfig", problems=self.problems, batch=self.batch)
         _ = self.sampling
@@ -127,6 +130,8 @@ class EvaluateConfig:
         if not self.threads:
             raise ValueError("EvaluateConfig.threads is empty; give at least one count.")
         check_positive("EvaluateConfig", questions=self.num_questions)
+        if self.portraits < 0:
+            raise ValueError(f"EvaluateConfig.portraits is {self.portraits}; it must be 0 or more.")
         if self.baseline is not None:
             raise ValueError(
                 f"EvaluateConfig.baseline is {self.baseline!r}, which a sweep does not take; name "

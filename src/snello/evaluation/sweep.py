@@ -131,14 +131,18 @@ def plan_question(
     ]
     if not missing:
         return None
-    prompt_ids = (
-        codec.encode_chat(question.messages) if question.messages else codec.encode(question.text)
-    )
     return Plan(
         name=question.name,
-        prompt_ids=prompt_ids,
+        prompt_ids=encode_question(question, codec),
         seeds={chain: seed_chain(sweep.seed, task.name, question.name, chain) for chain in missing},
         lengths_tokens=tuple(sorted({bound(question, n) for n in sweep.lengths_tokens})),
+    )
+
+
+def encode_question(question: Question, codec: TextCodec) -> list[int]:
+    """Return the ids of a prompt, up to where the reply begins."""
+    return (
+        codec.encode_chat(question.messages) if question.messages else codec.encode(question.text)
     )
 
 
