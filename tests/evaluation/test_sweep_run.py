@@ -118,10 +118,23 @@ def test_the_figures_say_what_was_asked_and_how(whole, adapter, tiny_folder):
     assert float(rows[0]["kv_reads_tokens"]) == figures["cells"][0]["kv_reads_tokens"]
 
 
+def test_the_page_and_the_portraits_are_there(whole, adapter):
+    portraits = json.loads((whole / "portraits.json").read_text())
+    assert portraits["texts"] == 3
+    assert [len(heads) for heads in portraits["heads"].values()] == [4]
+    page = (whole / "report.html").read_text()
+    assert page.count('class="spark"') == 4
+    assert "What each head keeps" in page
+    assert page.count("accuracy over KV reads") == 1
+
+
 def test_a_finished_sweep_is_not_computed_again(whole, adapter, tiny_folder):
-    before = (whole / "records.jsonl").read_bytes()
+    names = ("records.jsonl", "portraits.json", "cells.csv")
+    before = [(whole / name).read_bytes() for name in names]
+    stamp = (whole / "portraits.json").stat().st_mtime_ns
     assert main(words(adapter, tiny_folder, whole)) == OK
-    assert (whole / "records.jsonl").read_bytes() == before
+    assert [(whole / name).read_bytes() for name in names] == before
+    assert (whole / "portraits.json").stat().st_mtime_ns == stamp
 
 
 def test_a_shorter_sweep_has_the_figures_of_the_longer_one_cut(

@@ -118,13 +118,13 @@ def parse_contenders(names: tuple[str, ...]) -> tuple[Contender, ...]:
     return tuple(parse_contender(name) for name in names)
 
 
-def parse_settings(policy: str, owner: str) -> dict[str, int]:
-    """Return the counts after a policy's name: `window:tokens=64` gives `{"tokens": 64}`.
+def parse_settings(name: str, owner: str) -> dict[str, int]:
+    """Return the counts behind a name: `window:tokens=64` gives `{"tokens": 64}`.
 
     Raises:
         ValueError: a setting that is no count of at least 1.
     """
-    _, mark, text = policy.partition(":")
+    _, mark, text = name.partition(":")
     settings = {}
     for part in text.split(",") if mark else ():
         key, _, value = part.partition("=")

@@ -78,7 +78,8 @@ class EvaluateConfig:
     `slim@dms+survivors=int8`; formats: weights, survivors, kv_dtype."""
 
     tasks: tuple[str, ...] = ()
-    """Of a sweep: which tasks; without it, those that `--kinds` names."""
+    """Of a sweep: which tasks, such as `ledger` or `ledger:level=3`; without it, those that
+    `--kinds` names, at the levels of `--level`."""
 
     questions: int | None = None
     """Of a sweep: how many of each task; without it, as many as `--problems` says."""

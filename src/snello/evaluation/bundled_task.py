@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from snello.bundled.problems import Kind, Problem, answer_of
 from snello.bundled.tokenizer import build_tokenizer
+from snello.config.contender import parse_settings
 from snello.evaluation.task import Question, Task
 from snello.evaluation.tasks import find_kinds, judge, pose_fresh
 
@@ -18,13 +19,9 @@ DEFAULT_COUNT = 200
 class BundledTask:
     """Problems of one kind at some levels, which take turns; there is no end of them."""
 
+    name: str
     kind: Kind
     levels: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The kind's own name."""
-        return self.kind
 
     def pose(self, count: int | None, seed: int) -> Sequence[Question]:
         """Return the first `count` problems that `seed` draws; 200 where no count is given.
@@ -59,10 +56,28 @@ class BundledTask:
 def find_tasks(names: Sequence[str], levels: Sequence[int]) -> list[Task]:
     """Return the tasks of these names.
 
+    A name is a kind, `ledger`, or a kind at one level, `ledger:level=3`.
+
+    Args:
+        names: As users write them.
+        levels: Of the tasks that name none themselves.
+
     Raises:
-        ValueError: there is no such task, or one is named twice.
+        ValueError: there is no such task or setting, or one is named twice.
     """
     twice = [name for index, name in enumerate(names) if name in names[:index]]
     if twice:
         raise ValueError(f"the task {twice[0]} is named twice; name each task once.")
-    return [BundledTask(kind=kind, levels=tuple(levels)) for kind in find_kinds(names)]
+    return [_find_task(name, tuple(levels)) for name in names]
+
+
+def _find_task(name: str, levels: tuple[int, ...]) -> Task:
+    kind = name.partition(":")[0]
+    settings = parse_settings(name, f"the task {name}")
+    unknown = settings.keys() - {"level"}
+    if unknown:
+        raise ValueError(
+            f"the task {name} sets {sorted(unknown)[0]!r}; it has one setting, level=1 to 6."
+        )
+    own = (settings["level"],) if settings else levels
+    return BundledTask(name=name, kind=find_kinds([kind])[0], levels=own)

@@ -77,7 +77,7 @@ class Portrait:
             return f"every one of the {kind}"
         if best.of_survivors >= _MOST:
             return f"mostly {kind}"
-        return f"a choice, {kind} more than others"
+        return f"some, {kind} above all"
 
     @property
     def preferences(self) -> str:

@@ -157,18 +157,21 @@ def judge_chain(
     """Read and judge what a chain had said at each length."""
     marks = {mark.num_tokens: mark for mark in chain.marks}
     num_tokens = len(chain.token_ids)
+    scores: dict[str | None, float] = {}  # judging may mean to run a program
     cuts = []
     for length in sweep.lengths_tokens:
         num_read = min(num_tokens, bound(question, length))
         mark = marks[num_read]
         answer = task.read(question, codec.decode(chain.token_ids[:num_read]))
+        if answer not in scores:
+            scores[answer] = task.judge(question, answer)
         cuts.append(
             Cut(
                 length_tokens=length,
                 generated_tokens=num_read,
                 is_cut=num_read < num_tokens or chain.finish_reason not in CERTAIN_ENDS,
                 answer=answer,
-                score=task.judge(question, answer),
+                score=scores[answer],
                 stored_tokens=chain.prompt_tokens + num_read - 1,
                 reply_kv_reads=mark.kv_reads,
                 peak_live_tokens=mark.peak_live_tokens,
