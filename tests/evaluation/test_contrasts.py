@@ -3,8 +3,9 @@
 import pytest
 
 from snello.evaluation.cells import AXES, gather_cells
-from snello.evaluation.contrasts import contrast, estimate_score, name_lines
+from snello.evaluation.contrasts import contrast, estimate_scores, name_lines
 from snello.evaluation.frontier import average_gap, find_frontier
+from snello.evaluation.intervals import bootstrap_means, middle_95, wilson
 from tests.evaluation.made_up_chains import make_records
 
 CONTENDERS = {
@@ -86,8 +87,11 @@ def test_what_cannot_be_had_at_a_cost_is_not_compared():
 
 
 def test_shares_have_wilsons_interval_and_other_scores_the_bootstraps(cells):
-    single = cells[0].vote
-    assert estimate_score(single).interval.low > 0
-    halves = cells[1].mean
-    low, high = estimate_score(halves).interval
-    assert low < halves.mean() < high
+    scores = estimate_scores(cells)
+    single, several = cells[0], cells[1]
+    vote = scores[single.key]["vote"]
+    assert vote.value == single.vote.mean()
+    assert vote.interval == wilson(int(single.vote.sum()), 200)
+    mean = scores[several.key]["mean"]
+    assert mean.value == several.mean.mean()
+    assert mean.interval == middle_95(bootstrap_means(several.mean[:, None])[:, 0])

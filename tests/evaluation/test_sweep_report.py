@@ -1,6 +1,7 @@
 """The page of a sweep: whole, self-contained, escaped, and true to its figures."""
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -10,7 +11,11 @@ from snello.evaluation.intervals import Interval
 from snello.evaluation.portrait import portray
 from snello.evaluation.report.axes import Frame, Scale, choose_log_ticks, choose_ticks
 from snello.evaluation.report.numbers import shorten, show_estimate, show_ratio
-from snello.evaluation.report.sweep import describe_equal_costs, render_sweep
+from snello.evaluation.report.sweep import (
+    describe_equal_costs,
+    draw_frontier_file,
+    render_sweep,
+)
 from snello.evaluation.results import as_csv, conclude
 from tests.evaluation.made_up import make_trace
 from tests.evaluation.made_up_chains import make_records
@@ -97,6 +102,17 @@ def test_the_page_says_how_it_was_made(page):
     for value in ORIGIN.values():
         assert f"<code>{value}</code>" in page
     assert "<code>1 2 4</code>" in page
+
+
+def test_the_frontiers_are_a_file_of_their_own(results):
+    root = ElementTree.fromstring(draw_frontier_file(results, "ledger"))
+    tags = [element.tag.rpartition("}")[2] for element in root.iter()]
+    assert tags[0] == "svg"
+    assert tags.count("circle") == 2 * 3 * 2 * 3
+    shown = " ".join(root.itertext())
+    assert "30 questions of ledger: accuracy over cost" in shown
+    assert all(name in shown for name in CONTENDERS)
+    assert "prefers-color-scheme: dark" in shown
 
 
 def test_names_are_escaped():

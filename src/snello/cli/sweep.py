@@ -20,6 +20,7 @@ from snello.evaluation.report.sweep import (
     COLUMNS,
     describe_cells,
     describe_equal_costs,
+    draw_frontier_file,
     render_sweep,
 )
 from snello.evaluation.reread import portray_contenders
@@ -29,7 +30,7 @@ from snello.evaluation.sweep_folder import SweepFolder
 
 
 def run(config: EvaluateConfig) -> None:
-    """Make a sweep, or go on with one; leave results.json, cells.csv and report.html beside it.
+    """Make a sweep, or go on with one; leave results.json, cells.csv, report.html, frontiers-0.svg.
 
     Raises:
         ValueError: settings, a contender or a folder that will not do.
@@ -111,9 +112,11 @@ def describe_settings(config: EvaluateConfig, prints: dict[str, str]) -> dict[st
 def leave(
     out: Path, results: Results, portraits: dict[str, list[Portrait]], json: Path | None
 ) -> None:
-    """Write figures, table and page, each whole."""
+    """Write figures, table, page and pictures (one for each task, in order), each whole."""
     figures = as_object(results)
     write_text(out / "report.html", render_sweep(results, portraits))
+    for place, task in enumerate(results.tasks):
+        write_text(out / f"frontiers-{place}.svg", draw_frontier_file(results, task))
     write_json(out / "results.json", figures)
     write_text(out / "cells.csv", as_csv(results))
     if json is not None:

@@ -61,6 +61,11 @@ class Cell:
     """Share of the threads that had not ended."""
 
     @property
+    def key(self) -> tuple[str, str, int, int]:
+        """Which cell it is."""
+        return self.task, self.contender, self.length_tokens, self.threads
+
+    @property
     def label(self) -> str:
         """As in `64 tokens x 4`."""
         return f"{self.length_tokens} tokens x {self.threads}"

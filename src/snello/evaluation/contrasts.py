@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float
 
 from snello.config.evaluate import Metric
-from snello.evaluation.cells import Axis, Cell
+from snello.evaluation.cells import METRICS, Axis, Cell
 from snello.evaluation.frontier import Frontier, average_gap, find_frontier
 from snello.evaluation.intervals import DRAWS, Interval, bootstrap_means, middle_95, wilson
 
+CellKey = tuple[str, str, int, int]
 FEWEST_DRAWS = DRAWS // 2
 
 
@@ -132,12 +133,19 @@ def contrast(
     return contrasts
 
 
-def estimate_score(values: Float[np.ndarray, " N"]) -> Estimate:
-    """Return a mean with Wilson's interval if all values are 0 or 1, else the bootstrap's."""
-    mean = float(values.mean())
-    if np.isin(values, (0.0, 1.0)).all():
-        return Estimate(mean, wilson(int(values.sum()), len(values)))
-    return Estimate(mean, middle_95(bootstrap_means(values[:, None])[:, 0]))
+def estimate_scores(cells: Sequence[Cell]) -> dict[CellKey, dict[Metric, Estimate]]:
+    """Return all means of one task's cells, by Wilson if all scores are 0 or 1, else bootstrap."""
+    columns = np.stack([cell.score(metric) for cell in cells for metric in METRICS], axis=1)
+    is_graded = [not np.isin(column, (0.0, 1.0)).all() for column in columns.T]
+    drawn = iter(bootstrap_means(columns[:, is_graded]).T)
+    estimates = iter(
+        Estimate(
+            float(column.mean()),
+            middle_95(next(drawn)) if graded else wilson(int(column.sum()), len(column)),
+        )
+        for column, graded in zip(columns.T, is_graded, strict=True)
+    )
+    return {cell.key: {metric: next(estimates) for metric in METRICS} for cell in cells}
 
 
 def _column(cell: Cell, name: str, metric: Metric) -> Float[np.ndarray, " N"]:

@@ -11,7 +11,13 @@ from typing import Any
 
 from snello.config.evaluate import Metric
 from snello.evaluation.cells import AXES, METRICS, Axis, Cell
-from snello.evaluation.contrasts import Contrasts, Estimate, contrast, estimate_score
+from snello.evaluation.contrasts import (
+    CellKey,
+    Contrasts,
+    Estimate,
+    contrast,
+    estimate_scores,
+)
 
 AXIS_KEYS: dict[Axis, str] = {
     "kv_reads": "kv_reads_tokens",
@@ -33,7 +39,14 @@ class Results:
     metric: Metric
     baseline: str
     cells: Sequence[Cell]
+    estimates: Mapping[CellKey, Mapping[Metric, Estimate]]
+    """Every cell's scores by every rule."""
+
     contrasts: Mapping[str, Contrasts]
+
+    def score(self, cell: Cell) -> Estimate:
+        """Return a cell's score by the rule of this sweep."""
+        return self.estimates[cell.key][self.metric]
 
     @property
     def tasks(self) -> list[str]:
@@ -74,13 +87,18 @@ def conclude(
         metric=metric,
         baseline=baseline,
         cells=cells,
+        estimates={
+            key: scores
+            for of_task in by_task.values()
+            for key, scores in estimate_scores(of_task).items()
+        },
         contrasts={
             task: contrast(of_task, baseline, metric, AXES) for task, of_task in by_task.items()
         },
     )
 
 
-def describe_cell(cell: Cell) -> dict[str, Any]:
+def describe_cell(results: Results, cell: Cell) -> dict[str, Any]:
     """Return one cell's figures, flat."""
     figures: dict[str, Any] = {
         "task": cell.task,
@@ -91,7 +109,7 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
         "questions": len(cell.vote),
     }
     for metric in METRICS:
-        figures |= _flatten(metric, estimate_score(cell.score(metric)))
+        figures |= _flatten(metric, results.estimates[cell.key][metric])
     for axis in AXES:
         figures[AXIS_KEYS[axis]] = float(cell.cost(axis).mean())
     return figures | {
@@ -109,14 +127,14 @@ def as_object(results: Results) -> dict[str, Any]:
         "metric": results.metric,
         "baseline": results.baseline,
         "nominal_factor": results.nominal_factors,
-        "cells": [describe_cell(cell) for cell in results.cells],
+        "cells": [describe_cell(results, cell) for cell in results.cells],
         "contrasts": {task: _describe(found) for task, found in results.contrasts.items()},
     }
 
 
 def as_csv(results: Results) -> str:
     """Return the cells as a table with a head line."""
-    rows = [describe_cell(cell) for cell in results.cells]
+    rows = [describe_cell(results, cell) for cell in results.cells]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

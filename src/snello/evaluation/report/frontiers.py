@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from html import escape
 
 from snello.evaluation.cells import Axis, Cell
-from snello.evaluation.contrasts import estimate_score
 from snello.evaluation.frontier import Frontier, find_frontier
 from snello.evaluation.report.axes import (
     LEFT,
@@ -22,6 +21,7 @@ from snello.evaluation.report.numbers import shorten, show_estimate
 from snello.evaluation.results import Results
 
 HEIGHT, BOTTOM = 300, 46
+TITLE_HEIGHT, NAME_HEIGHT = 26, 18
 NUM_COLOURS = 8
 TITLES: dict[Axis, tuple[str, str]] = {
     "kv_reads": (
@@ -40,7 +40,7 @@ TITLES: dict[Axis, tuple[str, str]] = {
 def draw_frontiers(results: Results, task: str) -> str:
     """Return one picture for each kind of cost, with one legend for all."""
     cells = results.of_task(task)
-    pictures = "".join(_draw(results, cells, axis) for axis in TITLES)
+    pictures = "".join(_draw_figure(results, cells, axis) for axis in TITLES)
     names = "".join(
         f'<li><span class="swatch c{colour_of(results, name)}"></span>{escape(name)}</li>'
         for name in dict.fromkeys(cell.contender for cell in cells)
@@ -54,7 +54,46 @@ def colour_of(results: Results, contender: str) -> int:
     return names.index(contender) % NUM_COLOURS
 
 
+def draw_file(results: Results, task: str, style: str) -> str:
+    """Return both pictures and their legend as one SVG file that stands alone."""
+    cells = results.of_task(task)
+    names = list(dict.fromkeys(cell.contender for cell in cells))
+    pictures = "".join(
+        f'<g transform="translate({place * WIDTH} {TITLE_HEIGHT})">'
+        f"{_draw(results, cells, axis)}</g>"
+        for place, axis in enumerate(TITLES)
+    )
+    legend = "".join(
+        f'<g class="c{colour_of(results, name)}" transform="translate({LEFT}'
+        f' {TITLE_HEIGHT + HEIGHT + NAME_HEIGHT * place})"><rect class="bar-name" y="4" width="18"'
+        f' height="5"/><text x="26" y="11">{escape(name)}</text></g>'
+        for place, name in enumerate(names)
+    )
+    width, height = WIDTH * len(TITLES), TITLE_HEIGHT + HEIGHT + NAME_HEIGHT * len(names) + 8
+    title = f"{len(cells[0].vote):,} questions of {task}: accuracy over cost, with 95 % intervals"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" class="curves"'
+        f' role="img"><title>{escape(title)}</title><style><![CDATA[{style}]]></style>'
+        f'<rect class="paper" width="{width}" height="{height}"/>'
+        f'<text x="{LEFT}" y="18">{escape(title)}; figures are threads</text>'
+        f"{pictures}{legend}</svg>\n"
+    )
+
+
+def _draw_figure(results: Results, cells: Sequence[Cell], axis: Axis) -> str:
+    title, explained = TITLES[axis]
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+        f' aria-label="accuracy over {title}">{_draw(results, cells, axis)}'
+        f"</svg><figcaption><b>Accuracy over {title}.</b> {explained} Further left is cheaper, "
+        "higher is better. Each point is a length and a number of threads (the figure beside it), "
+        "with its 95 % interval; lines join the best of each contender, pale points are beaten by "
+        "cheaper ones.</figcaption></figure>"
+    )
+
+
 def _draw(results: Results, cells: Sequence[Cell], axis: Axis) -> str:
+    """All that stands in one picture."""
     frame = _frame(results, cells, axis)
     lines, points = [], []
     for name in dict.fromkeys(cell.contender for cell in cells):
@@ -66,26 +105,17 @@ def _draw(results: Results, cells: Sequence[Cell], axis: Axis) -> str:
         )
         lines.append(_draw_line(frontier, frame, colour))
         points += [_draw_point(results, cell, axis, frame, colour, frontier) for cell in own]
-    title, explained = TITLES[axis]
-    low, high = frame.up.low, frame.up.high
+    up, across = frame.up, frame.across
+    names = (
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
+        f"{TITLES[axis][0]} (logarithmic)</text>"
+    )
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-        f' aria-label="accuracy over {title}">'
-        + frame.grid([(tick, f"{tick:.0%}") for tick in choose_ticks(low, high)])
-        + frame.feet(
-            [
-                (tick, shorten(tick), "middle")
-                for tick in choose_log_ticks(frame.across.low, frame.across.high)
-            ]
-        )
-        + f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">'
-        f"{title} (logarithmic)</text>"
+        frame.grid([(tick, f"{tick:.0%}") for tick in choose_ticks(up.low, up.high)])
+        + frame.feet([(t, shorten(t), "middle") for t in choose_log_ticks(across.low, across.high)])
+        + names
         + "".join(lines)
         + "".join(points)
-        + f"</svg><figcaption><b>Accuracy over {title}.</b> {explained} Further left is cheaper, "
-        "higher is better. Each point is a length and a number of threads (the figure beside it), "
-        "with its 95 % interval; lines join the best of each contender, pale points are beaten by "
-        "cheaper ones.</figcaption></figure>"
     )
 
 
@@ -110,7 +140,7 @@ def _draw_point(
     results: Results, cell: Cell, axis: Axis, frame: Frame, colour: str, frontier: Frontier
 ) -> str:
     """A dot with a note for who points at it; on the frontier, with interval and threads too."""
-    estimate = estimate_score(cell.score(results.metric))
+    estimate = results.score(cell)
     cost = float(cell.cost(axis).mean())
     x, y = frame.x(cost), frame.y(estimate.value)
     note = (

@@ -10,11 +10,10 @@ from string import Template
 from typing import Any
 
 from snello.evaluation.cells import EXPLAINED, Axis, Cell
-from snello.evaluation.contrasts import estimate_score
 from snello.evaluation.frontier import find_frontier
 from snello.evaluation.portrait import Portrait
 from snello.evaluation.report.forest import build_forest
-from snello.evaluation.report.frontiers import TITLES, draw_frontiers
+from snello.evaluation.report.frontiers import TITLES, draw_file, draw_frontiers
 from snello.evaluation.report.numbers import show_estimate
 from snello.evaluation.report.portraits import build_portraits
 from snello.evaluation.report.tables import build_origin
@@ -58,6 +57,11 @@ def render_sweep(results: Results, portraits: Mapping[str, Sequence[Portrait]]) 
     )
 
 
+def draw_frontier_file(results: Results, task: str) -> str:
+    """Return the frontiers of one task as an SVG file that stands alone."""
+    return draw_file(results, task, _asset("style.css"))
+
+
 def describe_cells(results: Results, task: str) -> list[tuple[str, ...]]:
     """Return one row for each cell under `COLUMNS`; the terminal shows the same."""
     return [_describe(results, cell) for cell in results.of_task(task)]
@@ -94,7 +98,7 @@ def _describe(results: Results, cell: Cell) -> tuple[str, ...]:
         cell.contender,
         f"{cell.length_tokens}",
         f"{cell.threads}",
-        show_estimate(estimate_score(cell.score(results.metric))),
+        show_estimate(results.score(cell)),
         f"{100 * cell.pass_all.mean():.1f}",
         f"{cell.factor.mean():.2f}",
         f"{cell.peak_live_tokens.mean():,.1f}",
