@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from snello.config.contender import parse_contender, parse_contenders
+from snello.config.contender import find_matched, parse_contender, parse_contenders
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,17 @@ def test_a_method_is_a_policy_without_its_settings():
 def test_what_cannot_take_part_is_refused(name, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_contender(name)
+
+
+def test_a_window_may_match_the_nearest_learned_contender_before_it():
+    names = ("base@dense", "slim4@dms", "slim8", "base@window:tokens=match")
+    contenders = parse_contenders(names)
+    assert [c.is_matched for c in contenders] == [False, False, False, True]
+    assert find_matched(contenders, 3) is contenders[2]
+    resolved = contenders[3].resolve(57)
+    assert (resolved.name, resolved.memory) == (names[3], ("window", 57))
+    with pytest.raises(ValueError, match=r"tokens=match is to match a contender .* name one befor"):
+        parse_contenders(("base@dense", "base@window:tokens=match", "slim@dms"))
 
 
 def test_nobody_takes_part_twice():

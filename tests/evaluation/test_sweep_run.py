@@ -41,8 +41,8 @@ def adapter(tiny_folder, tmp_path_factory):
 def words(adapter, tiny_folder, out, *more):
     return [
         "evaluate", str(adapter), "--out", str(out), "--policies", "dms",
-        "--contenders", f"{tiny_folder}@dense", "--questions", "4", "--threads", "1", "2",
-        "--lengths", "8", "40", "--batch", "2", *map(str, more),
+        "--contenders", f"{tiny_folder}@dense", "--questions", "3", "--threads", "1", "2",
+        "--lengths", "8", "24", "--batch", "2", *map(str, more),
     ]  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_a_killed_sweep_ends_as_an_uninterrupted_one(adapter, tiny_folder, tmp_p
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     before = records.read_text().splitlines()
-    assert 2 <= len(before) < 16
+    assert 2 <= len(before) < 12
     assert not (out / "results.json").exists()
     with open(records, "a") as file:
         file.write(before[0][:60])  # as if the process had died in the middle of a line
@@ -108,7 +108,7 @@ def test_the_figures_say_what_was_asked_and_how(whole, adapter, tiny_folder):
         for cell in figures["cells"]
     }
     assert len(cells) == 2 * 2 * 2
-    dense, slim = cells[f"{tiny_folder}@dense", 40, 2], cells[f"{adapter}@dms", 40, 2]
+    dense, slim = cells[f"{tiny_folder}@dense", 24, 2], cells[f"{adapter}@dms", 24, 2]
     assert dense["factor"] == 1.0
     assert slim["factor"] > 1.3
     assert slim["kv_reads_tokens"] < dense["kv_reads_tokens"]
@@ -146,6 +146,21 @@ def test_a_shorter_sweep_has_the_figures_of_the_longer_one_cut(
     short = json.loads((out / "results.json").read_text())["cells"]
     cut = json.loads((whole / "results.json").read_text())["cells"]
     assert short == [cell for cell in cut if cell["length_tokens"] == 8]
+
+
+def test_a_matched_window_is_as_large_as_the_learned_contender(adapter, tiny_folder, tmp_path):
+    out = tmp_path / "matched"
+    assert (
+        main([*words(adapter, tiny_folder, out), "--policies", "dms", "window:tokens=match"]) == OK
+    )
+    cells = json.loads((out / "results.json").read_text())["cells"]
+    peaks = {
+        cell["contender"]: cell["peak_live_tokens"]
+        for cell in cells
+        if (cell["length_tokens"], cell["threads"]) == (24, 1)
+    }
+    slim, window = peaks[f"{adapter}@dms"], peaks[f"{adapter}@window:tokens=match"]
+    assert 0 <= window - slim < 1
 
 
 @pytest.mark.parametrize(

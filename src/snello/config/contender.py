@@ -4,13 +4,20 @@ Knows nothing of what a policy does or of how a model is loaded.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 from snello.config.engine import KvDtype, MemoryKind, SurvivorFormat, WeightFormat
 
 POLICIES: dict[str, MemoryKind] = {"dense": "dense", "dms": "sparse", "window": "window"}
 """Short names of policies, and the memory that each is."""
+
+LEARNED = ("learned", "dms")
+"""Methods of models that decide for themselves what to forget."""
+
+MATCH = "match"
+"""In place of a count: as many tokens as the learned contender before it held at its peak."""
 
 _FORMAT = re.compile(r"\+(weights|survivors|kv_dtype)=([^+@]*)$")
 
@@ -41,6 +48,16 @@ class Contender:
         return "learned" if self.policy is None else self.policy.partition(":")[0]
 
     @property
+    def is_matched(self) -> bool:
+        """Whether its size is that of another contender, and not known before that one ended."""
+        return self.policy is not None and self.policy.endswith(f"={MATCH}")
+
+    def resolve(self, num_tokens: int) -> "Contender":
+        """Return the same contender, by the same name, with its size filled in."""
+        assert self.policy is not None, "only a policy can be matched"
+        return replace(self, policy=self.policy.replace(f"={MATCH}", f"={num_tokens}"))
+
+    @property
     def memory(self) -> tuple[MemoryKind | None, int | None]:
         """The kind of memory and its window, as an engine is told.
 
@@ -49,7 +66,8 @@ class Contender:
         """
         if self.policy is None:
             return None, None
-        method, settings = self.method, parse_settings(self.policy, self.name)
+        written = self.policy.replace(f"={MATCH}", "=1")  # any count will do for checks
+        method, settings = self.method, parse_settings(written, self.name)
         if method not in POLICIES:
             raise ValueError(
                 f"{self.name} names the policy {method!r}; known: {', '.join(POLICIES)}."
@@ -110,12 +128,25 @@ def parse_contenders(names: tuple[str, ...]) -> tuple[Contender, ...]:
     """Read several contenders.
 
     Raises:
-        ValueError: as `parse_contender`, or one is named twice.
+        ValueError: as `parse_contender`, one is named twice, or matches nobody.
     """
     twice = [name for index, name in enumerate(names) if name in names[:index]]
     if twice:
         raise ValueError(f"{twice[0]} takes part twice; name each contender once.")
-    return tuple(parse_contender(name) for name in names)
+    contenders = tuple(parse_contender(name) for name in names)
+    for place, contender in enumerate(contenders):
+        if contender.is_matched and find_matched(contenders, place) is None:
+            raise ValueError(
+                f"{contender.name} is to match a contender that has learned to forget; name one "
+                "before it, such as slim@dms."
+            )
+    return contenders
+
+
+def find_matched(contenders: Sequence[Contender], place: int) -> Contender | None:
+    """Return whom the contender at a place matches: the nearest learned one before it."""
+    before = [c for c in contenders[:place] if c.method in LEARNED]
+    return before[-1] if before else None
 
 
 def parse_settings(name: str, owner: str) -> dict[str, int]:

@@ -4,14 +4,18 @@ Knows nothing of questions. This is the one place that knows how policies become
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from snello.cache.open import choose_memory
-from snello.config.contender import Contender
+from snello.config.contender import Contender, find_matched
 from snello.config.engine import EngineConfig, WeightFormat
 from snello.engine.build import DTYPES, Served, build_engine, pack_weights
 from snello.engine.text import TextCodec
+from snello.evaluation.compare import fit_window
+from snello.evaluation.record import Key, Record
 from snello.models.adapter import LoadedModel, find_base, load_model, read_card
 from snello.models.public import read_public_card_fields
 
@@ -81,6 +85,25 @@ def check_suits(contender: Contender) -> None:
         choose_memory(decision, *contender.memory, contender.survivors)
     except ValueError as error:
         raise ValueError(f"{contender.name}: {error}") from None
+
+
+def match_budget(
+    contenders: Sequence[Contender], place: int, records: Mapping[Key, Record]
+) -> Contender | None:
+    """Return a contender that matches another with its size filled in; None if it matches nobody.
+
+    Its window holds as many tokens as the other's first threads did at their peak, at the longest
+    length, mean over all questions.
+    """
+    contender, matched = contenders[place], find_matched(contenders, place)
+    if not contender.is_matched or matched is None:
+        return None
+    peaks = [
+        record.cuts[-1].peak_live_tokens
+        for key, record in records.items()
+        if (key.contender, key.chain) == (matched.name, 0)
+    ]
+    return contender.resolve(fit_window(fmean(peaks)))
 
 
 def fingerprint(model: str, base: Path | None) -> str:

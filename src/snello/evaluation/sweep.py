@@ -14,7 +14,7 @@ from snello.config.sampling import SamplingConfig
 from snello.engine.build import Served
 from snello.engine.text import TextCodec
 from snello.evaluation.chains import Chain, Plan, grow_chains, seed_chain
-from snello.evaluation.opening import Opener
+from snello.evaluation.opening import Opener, match_budget
 from snello.evaluation.record import Cut, Key, Record
 from snello.evaluation.sweep_folder import Session, SweepFolder
 from snello.evaluation.task import Question, Task
@@ -56,7 +56,8 @@ def run_sweep(
     Raises:
         ValueError: a contender that cannot be opened, or a prompt that does not fit.
     """
-    for contender in sweep.contenders:
+    for place, named in enumerate(sweep.contenders):
+        contender = match_budget(sweep.contenders, place, folder.records) or named
         num_all = sum(1 for _ in sweep.keys(contender))
         num_missing = sum(key not in folder.records for key in sweep.keys(contender))
         if not num_missing:
