@@ -102,6 +102,7 @@ def test_the_page_says_how_it_was_made(page):
     for value in ORIGIN.values():
         assert f"<code>{value}</code>" in page
     assert "<code>1 2 4</code>" in page
+    assert "Questions: 30 of ledger, 30 of sums; for each, up to 4 threads of thought." in page
 
 
 def test_the_frontiers_are_a_file_of_their_own(results):

@@ -37,13 +37,13 @@ def render_sweep(results: Results, portraits: Mapping[str, Sequence[Portrait]]) 
     """Return the whole page; every text in it is escaped."""
     cells = results.cells
     names = dict.fromkeys(cell.contender for cell in cells)
-    num_questions = len(cells[0].vote)
+    asked = ", ".join(f"{len(cell.vote):,} of {cell.task}" for cell in _first_of_each_task(cells))
     return Template(_asset("sweep.html")).substitute(
         title=escape(f"Hyper-scaling: {len(names)} contenders on {', '.join(results.tasks)}"),
         style=_asset("style.css"),
         lead=escape(
-            f"{num_questions:,} questions of each task, up to {max(c.threads for c in cells)} "
-            f"threads of thought for each. Accuracy: {EXPLAINED[results.metric]}."
+            f"Questions: {asked}; for each, up to {max(c.threads for c in cells)} threads of "
+            f"thought. Accuracy: {EXPLAINED[results.metric]}."
         ),
         tasks="".join(_build_task(results, task) for task in results.tasks),
         portraits=_build_all_portraits(portraits),
@@ -55,6 +55,10 @@ def render_sweep(results: Results, portraits: Mapping[str, Sequence[Portrait]]) 
         ),
         costs=_build_costs(results),
     )
+
+
+def _first_of_each_task(cells: Sequence[Cell]) -> list[Cell]:
+    return list({cell.task: cell for cell in reversed(cells)}.values())[::-1]
 
 
 def draw_frontier_file(results: Results, task: str) -> str:
