@@ -29,7 +29,8 @@ def test_a_demo_leaves_a_page_its_figures_and_the_model(made):
     figures = json.loads((made / "out" / "results.json").read_text())
     assert (made / "out" / "model" / "sparsity_config.json").exists()
     assert "3 ledger problems of level 1" in page
-    assert page.count("<polyline") == 3
+    assert page.partition('id="curve-title"')[2].count("<polyline") == 3
+    assert page.count('class="spark"') == 4
     assert figures == json.loads((made / "figures.json").read_text())
     assert [row["memory"] for row in figures["memories"]] == ["dense", "sparse", "window"]
     assert figures["origin"]["seed"] == "4"

@@ -32,6 +32,20 @@ def test_fractions_agree_with_the_positions(tiny_adapter, tmp_path, capsys):
     assert f"measured factor {figures['factor']:.2f}" in printed
 
 
+def test_every_head_has_a_portrait(tiny_adapter, tmp_path, capsys):
+    figures = inspect(tmp_path, tiny_adapter, "--text", TEXT)
+    heads = [(portrait["layer"], portrait["head"]) for portrait in figures["portraits"]]
+    assert heads == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    behind = figures["tokens"] - 7
+    for portrait in figures["portraits"]:
+        live = figures["live_positions"][portrait["layer"]][portrait["head"]]
+        assert portrait["kept_fraction"] == pytest.approx((len(live) - 7) / behind)
+        assert portrait["live_tokens"][-1] == len(live)
+    printed = capsys.readouterr().out
+    assert "what each head keeps" in printed
+    assert figures["portraits"][0]["pattern"].split()[0] in printed
+
+
 def test_a_file_gives_what_its_text_gives(tiny_adapter, tmp_path):
     source = tmp_path / "text.txt"
     source.write_text(TEXT)
@@ -42,6 +56,7 @@ def test_a_file_gives_what_its_text_gives(tiny_adapter, tmp_path):
 def test_dense_memory_keeps_all(tiny_folder, tmp_path):
     figures = inspect(tmp_path, tiny_folder, "--text", TEXT)
     assert figures["factor"] == 1.0
+    assert figures["portraits"] == []
 
 
 def test_a_problem_is_read_with_the_reply_that_solves_it(tmp_path):

@@ -67,6 +67,19 @@ def test_dense_kv_reads_are_the_sum_of_what_each_row_sees(bench):
     assert completion.kv_reads == pytest.approx(1 + 2 + 3 + 4 + 5 + 6)
 
 
+def test_costs_can_be_asked_for_while_a_request_runs(bench):
+    """A prompt of 5 reads 1 + ... + 5; each later token reads all before it and itself."""
+    engine = bench.open("dense")
+    number = engine.add([7, 8, 9, 10, 11], SamplingConfig(max_new_tokens=4, ignore_eos=True))
+    reads = []
+    while engine.is_busy:
+        ended = [event for event in engine.step() if isinstance(event, Completion)]
+        reads.append(ended[0].kv_reads if ended else engine.measure(number).kv_reads)
+    assert reads == [15, 15 + 6, 15 + 6 + 7, 15 + 6 + 7 + 8]
+    with pytest.raises(ValueError, match=f"request {number} is not being worked on"):
+        engine.measure(number)
+
+
 def test_scarce_pages_make_requests_wait_and_change_no_token(bench, prompts):
     plenty = texts(bench.open("dense").generate(prompts, GREEDY))
     engine = bench.open("dense", num_pages=4 * 30)

@@ -1,13 +1,13 @@
-"""Intervals worked out elsewhere, means by hand, and differences that are paired."""
+"""Means by hand, and differences that are paired."""
 
 import pytest
 
+from snello.evaluation.intervals import wilson
 from snello.evaluation.measures import (
     Reply,
     as_figures,
     compare_paired,
     summarize,
-    wilson,
 )
 
 
@@ -21,21 +21,6 @@ def reply(*, is_right=True, stored=100, live=20.0, generated=10):
         peak_bytes=2048,
         kv_reads=1000.0,
     )
-
-
-def test_wilson_as_in_newcombe_1998():
-    """Table I of Newcombe (Statistics in Medicine 17), score method without continuity."""
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
-
-
-@pytest.mark.parametrize("count", [1, 7, 1000])
-def test_wilson_stays_within_zero_and_one_and_around_the_share(count):
-    for num_right in {0, count // 2, count}:
-        low, high = wilson(num_right, count)
-        assert 0.0 <= low <= num_right / count <= high <= 1.0
 
 
 def test_factor_is_stored_over_live_at_the_end():

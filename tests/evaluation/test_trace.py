@@ -8,7 +8,8 @@ from snello.evaluation.trace import HeadTrace, Trace, gather_trace
 def gather(portraits, **changes):
     tokens = [f"t{i}" for i in range(len(portraits))]
     parts = {"num_prompt_tokens": 2, "window_tokens": 1} | changes
-    return gather_trace(tokens, parts["num_prompt_tokens"], parts["window_tokens"], portraits)
+    by_length = dict(enumerate(portraits, start=1))
+    return gather_trace(tokens, parts["num_prompt_tokens"], parts["window_tokens"], by_length)
 
 
 def test_a_trace_on_a_page_of_paper():

@@ -45,6 +45,17 @@ def test_what_is_left_is_what_one_long_read_leaves(tiny_folder, token_ids):
         assert sorted(memory.portrait(sequence)[head.layer][head.head]) == alive
 
 
+def test_a_longer_stride_sees_the_same_and_notices_later(tiny_folder, token_ids):
+    """Strides of 16: a token is found missing at the end of the stride in which it went."""
+    single = watch(open_tiny(tiny_folder, "sparse"), token_ids, num_prompt_tokens=100)
+    strides = watch(
+        open_tiny(tiny_folder, "sparse"), token_ids, num_prompt_tokens=100, stride_tokens=16
+    )
+    for one, other in zip(single.heads, strides.heads, strict=True):
+        late = [None if g is None else min(len(token_ids), -(-g // 16) * 16) for g in one.gone_at]
+        assert other.gone_at == tuple(late)
+
+
 def test_the_memory_is_left_as_it_was(tiny_folder, token_ids):
     served = open_tiny(tiny_folder, "sparse")
     before = served.engine.memory.num_bytes_in_use

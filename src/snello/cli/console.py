@@ -22,16 +22,23 @@ def say(line: str = "") -> None:
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their columns: the first column to the left, figures to the right.
 
-    Where the terminal is too narrow for all columns, the table stands on its side.
+    Where the terminal is too narrow for all columns, the table stands on its side; where that does
+    not fit either, its lines run over.
     """
     console = Console(highlight=False)
     across = _table(title, columns, rows)
-    if across.__rich_measure__(console, console.options.update_width(10_000)).maximum > (
-        console.width
-    ):
-        turned = list(zip(columns, *rows, strict=True))
-        across = _table(title, turned[0], turned[1:])
-    console.print(across)
+    turned = list(zip(columns, *rows, strict=True))
+    upright = _table(title, turned[0], turned[1:])
+    fitting = [table for table in (across, upright) if _measure(console, table) <= console.width]
+    if fitting:
+        console.print(fitting[0])
+        return
+    Console(highlight=False, width=_measure(console, across), soft_wrap=True).print(across)
+
+
+def _measure(console: Console, table: Table) -> int:
+    """Return how wide a table is where nothing is cut."""
+    return table.__rich_measure__(console, console.options.update_width(10_000)).maximum
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -1,4 +1,4 @@
-"""`snello evaluate`: the same problems, several memories, one table.
+"""`snello evaluate`: the same problems, several memories, one table; with `--out`, a sweep.
 
 Knows nothing of how problems are posed, replies judged or figures computed.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snello.cache.open import choose_memory
+from snello.cli import sweep
 from snello.cli.console import check_writable, print_table, say, write_json
 from snello.config.engine import EngineConfig, MemoryKind
 from snello.config.evaluate import EvaluateConfig
@@ -23,6 +24,11 @@ from snello.evaluation.run import Advance
 from snello.evaluation.tasks import pose_fresh
 from snello.models.adapter import load_model
 
+OF_A_SWEEP = (
+    *("out", "policies", "contenders", "tasks", "questions", "threads", "lengths", "metric"),
+    "portraits",
+)
+
 
 def run(config: EvaluateConfig) -> None:
     """Pose the problems, let every memory answer them, print the table and write the figures.
@@ -30,6 +36,9 @@ def run(config: EvaluateConfig) -> None:
     Raises:
         ValueError: an unknown kind or level, an unreadable model, a memory that does not suit it.
     """
+    if config.out is not None:
+        sweep.run(config)
+        return
     check_writable(config.json)
     problems = pose_fresh(
         config.problems, kinds=config.kinds, levels=config.level, seed=config.seed
@@ -108,7 +117,8 @@ def name_problems(count: int, kinds: Sequence[str], levels: Sequence[int]) -> st
 def gather_figures(config: EvaluateConfig, comparison: Comparison) -> dict[str, Any]:
     """Return settings and results as one object."""
     settings = asdict(config)
-    settings = {name: _plain(value) for name, value in settings.items() if name != "json"}
+    left_out = {"json", *OF_A_SWEEP}
+    settings = {name: _plain(value) for name, value in settings.items() if name not in left_out}
     figures = as_figures(comparison.summaries, comparison.differences)
     replies = {
         kind: [

@@ -3,6 +3,7 @@
 Knows nothing of how decisions are made.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -10,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from snello.bundled.problems import pose
-from snello.cli.console import check_writable, say, write_json
+from snello.cli.console import check_writable, print_table, say, write_json
 from snello.config.engine import SamplingConfig
 from snello.config.inspect import InspectConfig
 from snello.engine.build import Served, serve
+from snello.evaluation.portrait import Portrait, portray
+from snello.evaluation.report.portraits import COLUMNS, describe_portraits
 from snello.evaluation.tasks import find_kinds
+from snello.evaluation.watch import MOST_LOOKS, watch
 
 LivePositions = list[list[list[int]]]
 """For each layer and head, the positions that are alive."""
@@ -32,6 +36,9 @@ def run(config: InspectConfig) -> None:
     live = read_text(served, token_ids)
     figures = measure(live, len(token_ids))
     _print_fractions(figures["kept_fraction"], served)
+    portraits = portray_text(served, token_ids)
+    if portraits:
+        print_table("what each head keeps", COLUMNS, describe_portraits(portraits))
     say(
         f"{figures['tokens']:,} tokens, {figures['live_tokens']:,.1f} alive (mean over layers and "
         f"heads), measured factor {figures['factor']:.2f}"
@@ -39,7 +46,8 @@ def run(config: InspectConfig) -> None:
     if config.json is not None:
         tokens = served.codec.decode_each(token_ids)
         facts = {"model": config.model, "memory": served.plan.kind, "texts": tokens}
-        write_json(config.json, {**facts, **figures, "live_positions": live})
+        drawn = [{"pattern": p.pattern, **asdict(p)} for p in portraits]
+        write_json(config.json, {**facts, **figures, "portraits": drawn, "live_positions": live})
 
 
 def read_text(served: Served, token_ids: list[int]) -> LivePositions:
@@ -57,6 +65,16 @@ def read_text(served: Served, token_ids: list[int]) -> LivePositions:
     live = engine.portray(completion.sequence)
     engine.forget(completion.sequence)
     return live
+
+
+def portray_text(served: Served, token_ids: list[int]) -> list[Portrait]:
+    """Let the model read the ids under watch; return no portraits where nothing is forgotten."""
+    if served.plan.window_tokens is None:
+        return []
+    stride = -(-len(token_ids) // MOST_LOOKS)
+    return portray(
+        [watch(served, token_ids, num_prompt_tokens=len(token_ids), stride_tokens=stride)]
+    )
 
 
 def measure(live: LivePositions, num_tokens: int) -> dict[str, Any]:

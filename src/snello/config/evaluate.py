@@ -2,16 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from snello.config.contender import Contender, parse_contenders
 from snello.config.engine import Device, Group, MemoryKind, SamplingConfig, WeightFormat
+
+Metric = Literal["vote", "pass_all", "pass_k", "mean"]
+DEFAULT_LENGTH_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:
-    """Let several memories answer the same problems, and set the results side by side."""
+    """Let several memories answer the same problems, and set the results side by side.
+
+    With `--out FOLDER` it is a sweep: contenders, threads and lengths, every chain written down as
+    it ends, so that the same command goes on after a stop.
+    """
 
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")]
     """A Hugging Face folder, an adapter folder, or `bundled`."""
@@ -59,14 +67,99 @@ class EvaluateConfig:
     json: Path | None = None
     """Also write the results here, as one object."""
 
+    out: Path | None = None
+    """Make a sweep, and leave its records, tables (JSON, CSV) and report.html in this folder."""
+
+    policies: tuple[str, ...] = ()
+    """Of a sweep: MODEL with each of these, such as `dms dense window:tokens=64`; a window of
+    `tokens=match` holds as many tokens as the learned contender before it."""
+
+    contenders: tuple[str, ...] = ()
+    """Of a sweep: further ones, as MODEL@POLICY+FORMAT=VALUE, such as `bundled@dense` or
+    `slim@dms+survivors=int8`; formats: weights, survivors, kv_dtype."""
+
+    tasks: tuple[str, ...] = ()
+    """Of a sweep: which tasks, such as `ledger` or `ledger:level=3`; without it, those that
+    `--kinds` names, at the levels of `--level`."""
+
+    questions: int | None = None
+    """Of a sweep: how many of each task; without it, as many as `--problems` says."""
+
+    threads: tuple[int, ...] = (1,)
+    """Of a sweep: how many chains to take together; the largest is how many are sampled."""
+
+    lengths: tuple[int, ...] = ()
+    """Of a sweep: the longest replies in tokens; the largest is computed, shorter ones are cut from
+    it. Without it, `--max-new-tokens` or 512; a task may bound its replies itself."""
+
+    metric: Metric = "vote"
+    """Of a sweep: which score the frontiers show: `vote` (majority), `pass_all` (any thread is
+    right), `pass_k` (the same, estimated from all threads), `mean`."""
+
+    portraits: int = 3
+    """Of a sweep: from how many solved questions to tell what each head keeps; 0: do not."""
+
     def __post_init__(self) -> None:
         check_positive("EvaluateConfig", problems=self.problems, batch=self.batch)
         _ = self.sampling
+        if self.out is not None:
+            self._check_sweep()
+            return
+        given = [
+            name
+            for name in ("policies", "contenders", "tasks", "questions", "lengths")
+            if getattr(self, name)
+        ]
+        if given or self.threads != (1,):
+            raise ValueError(
+                f"EvaluateConfig.{(given or ['threads'])[0]} is part of a sweep, and a sweep needs "
+                "a folder for its records; add --out FOLDER."
+            )
         if "window" in self.memories and "sparse" not in self.memories:
             raise ValueError(
                 "EvaluateConfig.memories has 'window' without 'sparse'; the window is made as wide "
                 "as the sparse run's live tokens, so name both."
             )
+
+    def _check_sweep(self) -> None:
+        for name in ("threads", "lengths"):
+            counts = getattr(self, name)
+            if counts != tuple(sorted({*counts})) or (counts and counts[0] < 1):
+                raise ValueError(
+                    f"EvaluateConfig.{name} is {' '.join(map(str, counts))}; give counts of at "
+                    "least 1, each once, the smallest first."
+                )
+        if not self.threads:
+            raise ValueError("EvaluateConfig.threads is empty; give at least one count.")
+        check_positive("EvaluateConfig", questions=self.num_questions)
+        if self.portraits < 0:
+            raise ValueError(f"EvaluateConfig.portraits is {self.portraits}; it must be 0 or more.")
+        if self.baseline is not None:
+            raise ValueError(
+                f"EvaluateConfig.baseline is {self.baseline!r}, which a sweep does not take; name "
+                f"it as a contender: --contenders {self.baseline}@dense."
+            )
+        _ = self.parsed_contenders
+
+    @property
+    def parsed_contenders(self) -> tuple[Contender, ...]:
+        """Who takes part in a sweep: MODEL with each policy, then the others; MODEL alone if none.
+
+        Raises:
+            ValueError: one cannot be read, or comes twice.
+        """
+        own = tuple(f"{self.model}@{policy}" for policy in self.policies)
+        return parse_contenders((*own, *self.contenders) or (self.model,))
+
+    @property
+    def num_questions(self) -> int:
+        """Of a sweep: how many of each task."""
+        return self.problems if self.questions is None else self.questions
+
+    @property
+    def lengths_tokens(self) -> tuple[int, ...]:
+        """Of a sweep: the longest replies, ascending."""
+        return self.lengths or (self.max_new_tokens or DEFAULT_LENGTH_TOKENS,)
 
     @property
     def sampling(self) -> SamplingConfig:

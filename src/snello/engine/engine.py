@@ -19,7 +19,7 @@ from snello.cache.sparse import SparseMemory
 from snello.config.engine import PrefixCacheConfig
 from snello.config.sampling import SamplingConfig
 from snello.engine.interrupt import deferred_interrupts
-from snello.engine.request import Completion, FinishReason, Request, Thread, Token
+from snello.engine.request import Completion, Costs, FinishReason, Request, Thread, Token
 from snello.engine.runner import Choice, Runner
 from snello.engine.scheduler import Batch, NeverFits, Scheduler, Tally
 from snello.models.decoder import Decoder
@@ -201,6 +201,14 @@ class Engine:
                 return event
         raise ValueError(f"request {number} is not being worked on; add it first.")
 
+    def measure(self, number: int) -> Costs:
+        """Return what a request's thread has cost so far; a completion tells what it cost in all.
+
+        Raises:
+            ValueError: no such request, or it is done.
+        """
+        return self._scheduler.measure(self._find_request(number).thread)
+
     @torch.inference_mode()
     def abort(self, number: int, reason: FinishReason = "aborted") -> Completion:
         """End a request at once, give its memory back, and return what it got so far.
@@ -212,12 +220,7 @@ class Engine:
         Raises:
             ValueError: no such request, or it is done.
         """
-        if number not in self._requests:
-            raise ValueError(
-                f"request {number} is not being worked on; those are "
-                f"{sorted(self._requests) or 'none'}."
-            )
-        return self._finish(self._requests[number], reason)
+        return self._finish(self._find_request(number), reason)
 
     @torch.inference_mode()
     def forget(self, sequence: int) -> None:
@@ -308,6 +311,14 @@ class Engine:
         )
         self._requests[number] = request
         return request
+
+    def _find_request(self, number: int) -> Request:
+        if number not in self._requests:
+            raise ValueError(
+                f"request {number} is not being worked on; those are "
+                f"{sorted(self._requests) or 'none'}."
+            )
+        return self._requests[number]
 
     def _find_thread(self, sequence: int | None) -> Thread:
         if sequence is None:

@@ -72,9 +72,7 @@ def compare(
 
 
 def match_window(runs: dict[MemoryKind, Run]) -> int:
-    """Return the window whose live tokens equal the sparse run's mean peak, rounded up.
-
-    A window of w holds w + 1 tokens: the newest is visible beside the w before it.
+    """Return the window whose live tokens equal the sparse run's mean peak.
 
     Raises:
         ValueError: no sparse run to match.
@@ -84,4 +82,12 @@ def match_window(runs: dict[MemoryKind, Run]) -> int:
             "the memory 'window' came without 'sparse' before it; its width is taken from the "
             "sparse run, so name 'sparse' first."
         )
-    return max(1, math.ceil(runs["sparse"].summary.peak_live_tokens) - 1)
+    return fit_window(runs["sparse"].summary.peak_live_tokens)
+
+
+def fit_window(live_tokens: float) -> int:
+    """Return the window that holds so many tokens, rounded up.
+
+    A window of w holds w + 1 tokens: the newest is visible beside the w before it.
+    """
+    return max(1, math.ceil(live_tokens) - 1)

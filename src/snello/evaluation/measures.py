@@ -3,21 +3,14 @@
 Knows nothing of models, memories or files: numbers in, numbers out.
 """
 
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from statistics import NormalDist, fmean
-from typing import Any, NamedTuple
+from statistics import fmean
+from typing import Any
 
-Z_95 = NormalDist().inv_cdf(0.975)
+import numpy as np
 
-
-class Interval(NamedTuple):
-    """A 95 % interval."""
-
-    low: float
-    high: float
+from snello.evaluation.intervals import bootstrap_means, middle_95, wilson
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,25 +116,11 @@ def summarize(
     )
 
 
-def wilson(num_right: int, count: int) -> Interval:
-    """The 95 % interval of a share; unlike the normal one it holds near 0 and 1.
-
-    Source: Wilson (1927), the score interval without continuity correction.
-    """
-    share, z2 = num_right / count, Z_95**2
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    reach = Z_95 / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
-    # At 0 and 1 the edge is the share itself; rounding must not push it past.
-    return Interval(max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach)))
-
-
 def compare_paired(
     memory: str,
     right: Sequence[bool],
     baseline: str,
     baseline_right: Sequence[bool],
-    *,
-    draws: int = 2000,
 ) -> Difference:
     """Return the difference on the same problems, with the percentile interval of a bootstrap.
 
@@ -155,16 +134,14 @@ def compare_paired(
             f"{memory} answered {len(right)} problems and {baseline} {len(baseline_right)}; "
             "a paired difference needs the same problems in both."
         )
-    gaps = [int(a) - int(b) for a, b in zip(right, baseline_right, strict=True)]
-    dice = random.Random(len(gaps))
-    means = sorted(fmean(dice.choices(gaps, k=len(gaps))) for _ in range(draws))
-    edge = round(0.025 * draws)
+    gaps = np.array(right, dtype=float) - np.array(baseline_right, dtype=float)
+    interval = middle_95(bootstrap_means(gaps[:, None])[:, 0])
     return Difference(
         memory=memory,
         baseline=baseline,
-        accuracy=fmean(gaps),
-        accuracy_low=means[edge],
-        accuracy_high=means[-1 - edge],
+        accuracy=float(gaps.mean()),
+        accuracy_low=interval.low,
+        accuracy_high=interval.high,
     )
 
 

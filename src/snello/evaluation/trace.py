@@ -3,7 +3,7 @@
 Knows nothing of pages or of the eviction rule: it watches a memory while the text is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -68,27 +68,28 @@ def gather_trace(
     tokens: Sequence[str],
     num_prompt_tokens: int,
     window_tokens: int,
-    portraits: Sequence[Sequence[Sequence[Sequence[int]]]],
+    portraits: Mapping[int, Sequence[Sequence[Sequence[int]]]],
 ) -> Trace:
-    """Return the trace of a text that was read token by token.
+    """Return the trace of a text that was read step by step.
 
     Args:
         tokens: The text of each token.
         num_prompt_tokens: How many of them were given; the model wrote the others.
         window_tokens: How far back no head forgets.
-        portraits: For each token read, and then for each layer and head, the live positions.
+        portraits: After how many tokens read, for each layer and head, the live positions.
     """
-    last = portraits[-1]
+    last = portraits[len(tokens)]
     heads = []
     for layer, layer_heads in enumerate(last):
         for head in range(len(layer_heads)):
             gone_at: list[int | None] = [None] * len(tokens)
             alive_before: set[int] = set()
-            for num_read, portrait in enumerate(portraits, start=1):
+            num_read_before = 0
+            for num_read, portrait in sorted(portraits.items()):
                 alive = set(portrait[layer][head])
-                for position in alive_before - alive:
+                for position in (alive_before | {*range(num_read_before, num_read)}) - alive:
                     gone_at[position] = num_read
-                alive_before = alive
+                alive_before, num_read_before = alive, num_read
             heads.append(HeadTrace(layer=layer, head=head, gone_at=tuple(gone_at)))
     trace = Trace(
         tokens=tuple(tokens),

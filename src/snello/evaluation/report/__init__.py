@@ -12,7 +12,9 @@ from importlib.resources import files
 from string import Template
 
 from snello.evaluation.measures import Difference, Summary
+from snello.evaluation.portrait import portray
 from snello.evaluation.report.curve import CurvePoint, draw_curves
+from snello.evaluation.report.portraits import build_portraits
 from snello.evaluation.report.tables import build_origin, build_results, name_memory
 from snello.evaluation.report.text import build_head_buttons, build_tokens, describe_step
 from snello.evaluation.trace import Trace
@@ -65,6 +67,7 @@ def render(report: Report) -> str:
         window_tokens=trace.window_tokens,
         answer=escape(report.answer),
         solved="the model solved" if report.is_solved else "the model got wrong",
+        portraits=build_portraits(portray([trace])),
         curves=draw_curves(report.curve),
         origin=build_origin(report.origin),
         data=_as_script_data(trace),
