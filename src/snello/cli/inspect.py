@@ -14,7 +14,7 @@ from snello.cli.console import check_writable, say, write_json
 from snello.config.engine import SamplingConfig
 from snello.config.inspect import InspectConfig
 from snello.engine.build import Served, serve
-from snello.evaluation.tasks import find_kinds
+from snello.evaluation.tasks.bundled import find_kinds
 
 LivePositions = list[list[list[int]]]
 """For each layer and head, the positions that are alive."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from snello.evaluation.tasks import FRESH_SEEDS, judge, pose_fresh
+from snello.evaluation.tasks.bundled import FRESH_SEEDS, judge, pose_fresh
 
 
 def test_the_same_seed_gives_the_same_problems_and_more_adds_at_the_end():
