@@ -24,7 +24,7 @@ _AFTER_FUNCTION = re.compile(r"\n(?:class |def |#|if |print|@|```)")
 """Where a text that continues the prompt has left the function."""
 
 
-class Tests(NamedTuple):
+class Trial(NamedTuple):
     """What turns an answer into a program that ends well only if it is right."""
 
     prompt: str
@@ -62,12 +62,12 @@ class HumanEval:
             name=str(row["task_id"]),
             messages=asked if self.form == "chat" else (),
             text=prompt if self.form == "text" else "",
-            reference=Tests(prompt, str(row["entry_point"]), str(row["test"])),
+            reference=Trial(prompt, str(row["entry_point"]), str(row["test"])),
         )
 
     def read(self, question: Question, reply: str) -> str | None:
         """Return the whole solution, the prompt's imports and helpers included, without tests."""
-        tests: Tests = question.reference
+        tests: Trial = question.reference
         said = drop_thought(reply) if "<think>" in reply or "</think>" in reply else reply
         code = find_program(said)
         if code is None:
@@ -88,7 +88,7 @@ class HumanEval:
         """
         if answer is None:
             return 0.0
-        tests: Tests = question.reference
+        tests: Trial = question.reference
         program = f"{answer}\n{tests.test}\ncheck({tests.entry_point})\n"
         limits = Limits(wall_s=self.wall_s)
         return float(run_to_end(program, limits=limits, unprotected=self.unprotected))

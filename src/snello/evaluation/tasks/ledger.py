@@ -46,6 +46,9 @@ class LedgerTracking:
     def _list_cells(self) -> list[Cell]:
         return list_cells(self.lengths, (0,), self.samples)
 
+    def _label(self, cell: Cell) -> str:
+        return f"{cell.length_tokens}/{cell.number}"
+
     def _place(
         self,
         cell: Cell,  # noqa: ARG002
@@ -67,7 +70,7 @@ class LedgerTracking:
         prompt = fill(compose, self.encode, cell.length_tokens)
         right_reply = f"{ledger.thought}</think> {ledger.answer}"
         return Question(
-            name=f"{self.name}/{cell.name}",
+            name=f"{self.name}/{self._label(cell)}",
             messages=({"role": "user", "content": prompt},),
             reference=ledger.answer,
             most_new_tokens=2 * len(self.encode(right_reply)),
@@ -97,6 +100,9 @@ class LedgerNeedle(LedgerTracking):
 
     def _list_cells(self) -> list[Cell]:
         return list_cells(self.lengths, self.depths, self.samples)
+
+    def _label(self, cell: Cell) -> str:
+        return cell.name
 
     def _place(self, cell: Cell, dice: random.Random, is_on_trail: bool) -> float:
         return cell.depth_percent / 100 if is_on_trail else dice.random()

@@ -72,7 +72,7 @@ _answer_call()
 """
 
 
-class Test(NamedTuple):
+class Case(NamedTuple):
     """One input with the output that is wanted."""
 
     input: str
@@ -80,10 +80,10 @@ class Test(NamedTuple):
     kind: Literal["stdin", "functional"]
 
 
-class Tests(NamedTuple):
+class Trial(NamedTuple):
     """All tests of a problem."""
 
-    cases: tuple[Test, ...]
+    cases: tuple[Case, ...]
     function: str | None
     """The function that `functional` tests call."""
 
@@ -144,10 +144,10 @@ class LiveCodeBench:
         """
         if answer is None:
             return 0.0
-        tests: Tests = question.reference
+        tests: Trial = question.reference
         return float(all(self._passes(answer, test, tests.function) for test in tests.cases))
 
-    def _passes(self, program: str, test: Test, function: str | None) -> bool:
+    def _passes(self, program: str, test: Case, function: str | None) -> bool:
         source, sign = f"{_BEFORE}\n{program}\n", ""
         if test.kind == "functional":
             sign = secrets.token_hex(16)
@@ -159,25 +159,24 @@ class LiveCodeBench:
             return False
         if test.kind == "stdin":
             return is_same_output(test.output, written)
-        _, mark, returned = written.rpartition(sign)
-        return bool(mark) and bool(json.loads(returned) == json.loads(test.output))
+        return _reads_as(written.partition(sign)[2], test.output)
 
 
-def gather_tests(row: Row) -> Tests:
+def gather_tests(row: Row) -> Trial:
     """Return a row's tests, the public ones first.
 
     Raises:
         ValueError: they are packed in another way, or there are none.
     """
     cases = [
-        Test(str(case["input"]), str(case["output"]), case["testtype"])
+        Case(str(case["input"]), str(case["output"]), case["testtype"])
         for column in ("public_test_cases", "private_test_cases")
         for case in unpack_tests(row[column], f"{row['question_id']}, {column}")
     ]
     if not cases:
         raise ValueError(f"{row['question_id']} has no tests; leave the row out.")
     metadata = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
-    return Tests(tuple(cases), metadata.get("func_name"))
+    return Trial(tuple(cases), metadata.get("func_name"))
 
 
 def unpack_tests(packed: Any, where: str) -> list[dict[str, Any]]:
@@ -200,6 +199,14 @@ def unpack_tests(packed: Any, where: str) -> list[dict[str, Any]]:
             "publishes them."
         ) from None
     return cases
+
+
+def _reads_as(returned: str, wanted: str) -> bool:
+    """Tell whether two texts are the same JSON; what is none, such as no answer, is nothing's."""
+    try:
+        return bool(json.loads(returned) == json.loads(wanted))
+    except json.JSONDecodeError:
+        return False
 
 
 class _TextUnpickler(pickle.Unpickler):
