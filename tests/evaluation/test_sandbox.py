@@ -12,7 +12,14 @@ import pytest
 
 from snello.evaluation import sandbox
 from snello.evaluation.sandbox import Limits, run_python, run_to_end
-from snello.evaluation.sandbox.calls import CLONE, DENIED, MACHINES, OWN_ALONE, build_filter
+from snello.evaluation.sandbox.calls import (
+    CLONE,
+    DENIED,
+    EXCEPT_FOR,
+    MACHINES,
+    OWN_ALONE,
+    build_filter,
+)
 
 SHORT = Limits(wall_s=1.0, memory_bytes=2**29, file_bytes=2**20, folder_bytes=2**22)
 
@@ -81,6 +88,10 @@ STOPPED = {
     "kill parent": "import os\nos.kill(os.getppid(), 9)",
     "kill tester": "import os\nos.kill({pid}, 9)",
     "kill all": "import os\nos.kill(-1, 9)",
+    "signal by pipe": (
+        "import fcntl, os\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, {pid})\n"
+    ),
+    "reserve": "import os\nos.posix_fallocate(os.open('x', os.O_CREAT | os.O_RDWR), 0, 4096)",
     "trace": "import ctypes\nif ctypes.CDLL(None).ptrace(16, {pid}, 0, 0) < 0: raise OSError",
     "mount": (
         "import ctypes\nif ctypes.CDLL(None).mount(b'x', b'.', b'tmpfs', 0, b'') < 0: raise OSError"
@@ -146,6 +157,21 @@ def find_children(pid):
     return found
 
 
+def test_a_program_ends_with_whoever_started_it(run, tmp_path):
+    code = "from snello.evaluation.sandbox import *; run_python('import time; time.sleep(60)')"
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as starter:
+        deadline = time.monotonic() + 20
+        while not (children := find_children(starter.pid)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        family = [*children, *(each for child in children for each in find_children(int(child)))]
+        starter.kill()
+    assert family
+    while any(Path(f"/proc/{pid}").exists() for pid in family) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in family)
+
+
 def test_many_small_files_have_a_bound_where_the_folder_is_its_own():
     source = "for i in range(100): open(str(i), 'wb').write(bytes(2**19))"
     outcome = run_python(source, limits=SHORT)
@@ -174,6 +200,23 @@ BREAK_SECCOMP = (
     "calls import MACHINES; MACHINES.clear(); "
     "from snello.evaluation.sandbox.jail import main; main()"
 )
+
+
+def test_half_given_namespaces_are_done_without(monkeypatch, run):
+    monkeypatch.setattr(
+        sandbox,
+        "_START",
+        sandbox._START.replace("jail import main; main()", BREAK_NAMESPACES),
+    )
+    outcome = run_python("import os; print(os.getpid() == 2, end='')")
+    assert (outcome.status, outcome.output) == ("done", b"False")
+
+
+BREAK_NAMESPACES = """jail import main; from snello.evaluation.sandbox import jail
+def refuse(path, text): raise PermissionError(path)
+jail._write = refuse
+main()
+"""
 
 
 def test_a_child_that_ends_too_early_is_no_wrong_answer(monkeypatch, run):
@@ -230,10 +273,16 @@ def test_another_user_than_root_is_locked_down_as_well():
     assert ran.stdout.split() == ["b'65534\\n'", "failed", "failed"], ran.stderr
 
 
-def decide(program, machine, number, argument=0):
+def decide(program, machine, number, *arguments):
     """Run a filter on one call, as the kernel does."""
     at, value = 0, 0
-    words = {0: number, 4: MACHINES[machine].number, 16: argument}
+    words = {
+        0: number,
+        4: MACHINES[machine].number,
+        16: 0,
+        24: 0,
+        **{16 + 8 * i: a for i, a in enumerate(arguments)},
+    }
     while True:
         code, if_true, if_false, operand = program[at]
         at += 1
@@ -256,6 +305,7 @@ class TestFilter:
         denied = {numbers[column] for numbers in DENIED.values()} - {None}
         assert all(decide(program, machine, number) == 0x00050001 for number in denied)
         special = {CLONE[column], 435, *(numbers[column] for numbers in OWN_ALONE.values())}
+        special |= {numbers[column] for numbers, _ in EXCEPT_FOR.values()}
         others = set(range(500)) - denied - special
         assert all(decide(program, machine, number) == ALLOWED for number in others)
 
@@ -268,6 +318,13 @@ class TestFilter:
             assert decide(program, machine, numbers[column], 78) != ALLOWED
             allows_zero = decide(program, machine, numbers[column], 0) == ALLOWED
             assert allows_zero == (name == "prlimit64")
+
+    def test_nobody_is_named_for_a_signal(self, machine, column):
+        program = build_filter(machine, own_process=77)
+        for numbers, refused in EXCEPT_FOR.values():
+            for value in range(0x9000):
+                verdict = decide(program, machine, numbers[column], 3, value)
+                assert (verdict == ALLOWED) == (value not in refused)
 
     def test_calls_of_another_kind_of_machine_are_deadly(self, machine, column):  # noqa: ARG002
         program = build_filter(machine, own_process=77)

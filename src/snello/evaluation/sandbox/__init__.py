@@ -4,6 +4,7 @@ Knows nothing of tasks or of right and wrong. What locks the child down is in `j
 starts it, holds the clock, and cleans up.
 """
 
+import io
 import json
 import os
 import secrets
@@ -21,6 +22,9 @@ from typing import Any, Literal
 SECONDS_TO_START = 30
 READY = b"ready"
 """What the child reports when nothing is left but to become the program."""
+
+NO_NAMESPACES = b"namespaces that it may not set up"
+"""What it reports when the system gives namespaces by half, and it must be started without."""
 
 _PACKAGES = Path(__file__).parents[3]
 _SYSTEM_FOLDERS = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache")
@@ -136,66 +140,61 @@ def _list_readable() -> list[str]:
 
 
 def _run_jail(folder: Path, settings: dict[str, Any], limits: Limits) -> tuple[int, bool]:
-    """Start the child, wait for it, and leave nothing of it behind."""
-    reader, writer = os.pipe()
-    try:
-        with (
-            (folder / "stdin").open("rb") as stdin,
-            (folder / "stdout").open("wb") as stdout,
-            (folder / "stderr").open("wb") as stderr,
-        ):
-            started = {**settings, "report": writer}
-            child = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-B",
-                    "-c",
-                    _START,
-                    str(_PACKAGES),
-                    json.dumps(started),
-                ],
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                cwd=folder / "work",
-                env={},
-                pass_fds=(writer,),
-                start_new_session=True,
-            )
-    finally:
-        os.close(writer)
-    try:
-        _wait_for_start(reader)
-        code = child.wait(limits.wall_s)
-        return code if code >= 0 else 128 - code, False
-    except subprocess.TimeoutExpired:
-        return 128 + signal.SIGKILL, True
-    finally:
-        os.close(reader)
-        _end(child)
+    """Start the child, wait for it, and leave nothing of it behind.
 
-
-def _wait_for_start(reader: int) -> None:
-    """Read the child's report, of which nothing but `READY` may come before it is the program.
-
-    Raises:
-        ValueError: the child could not be locked down.
+    Returns the exit code, and whether it was ended for the time.
     """
-    report, deadline = b"", time.monotonic() + SECONDS_TO_START
-    while select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        piece = os.read(reader, 4096)
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as report:
+        try:
+            child = _open_child(folder, {**settings, "report": writer}, writer)
+        finally:
+            os.close(writer)
+        try:
+            found = _read_report(report)
+            if found == NO_NAMESPACES and settings["namespaces"]:
+                return _run_jail(folder, {**settings, "namespaces": False}, limits)
+            if found != READY:
+                reason = found.removeprefix(READY).decode() or "the child process ended at once"
+                raise ValueError(
+                    f"a model's code was not run, because it could not be locked down: {reason}. "
+                    "Run it on Linux 6.2 or newer, or accept the danger with `unprotected`."
+                )
+            code = child.wait(limits.wall_s)
+            return code if code >= 0 else 128 - code, False
+        except subprocess.TimeoutExpired:
+            return 128 + signal.SIGKILL, True
+        finally:
+            _end(child)
+
+
+def _read_report(report: io.FileIO) -> bytes:
+    """Return all that the child reports, which ends when it becomes the program."""
+    found, deadline = b"", time.monotonic() + SECONDS_TO_START
+    while select.select([report], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        piece = report.read(4096)
         if not piece:
-            break
-        report += piece
-    else:
-        report = b"the child process did not start in time"
-    if report != READY:
-        reason = report.removeprefix(READY).decode() or "the child process ended at once"
-        raise ValueError(
-            f"a model's code was not run, because it could not be locked down: {reason}. Run it "
-            "on Linux 6.2 or newer, or accept the danger with `unprotected`."
+            return found
+        found += piece
+    return b"the child process did not start in time"
+
+
+def _open_child(folder: Path, settings: dict[str, Any], writer: int) -> "subprocess.Popen[bytes]":
+    start = [sys.executable, "-I", "-S", "-B", "-c", _START, str(_PACKAGES), json.dumps(settings)]
+    with (
+        (folder / "stdin").open("rb") as stdin,
+        (folder / "stdout").open("wb") as stdout,
+        (folder / "stderr").open("wb") as stderr,
+    ):
+        return subprocess.Popen(
+            start,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=folder / "work",
+            env={},
+            pass_fds=(writer,),
+            start_new_session=True,
         )
 
 

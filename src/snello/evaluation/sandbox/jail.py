@@ -16,7 +16,7 @@ import resource
 import sys
 from typing import Any
 
-from snello.evaluation.sandbox import READY, kernel
+from snello.evaluation.sandbox import NO_NAMESPACES, READY, kernel
 from snello.evaluation.sandbox.calls import build_filter
 
 OLDEST_LANDLOCK = 3
@@ -36,13 +36,14 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(sys.argv[2])
     report = settings["report"]
     os.set_inheritable(report, False)
+    kernel.die_with_parent()
     try:
         has_namespaces = settings["namespaces"] and enter_namespaces()
         read_only = False
         if has_namespaces:
-            _split(report, waits_inside=False)
+            _split(report)
             read_only = seal_mounts(settings["work"], settings["folder_bytes"])
-            _split(report, waits_inside=True)
+            _split(report)
         _lock_down(settings, has_namespaces=has_namespaces, read_only=read_only)
         python, program = settings["python"], settings["program"]
         flags = ["-I", "-B", "-X", "utf8"]
@@ -55,7 +56,11 @@ def main() -> None:
 
 
 def enter_namespaces() -> bool:
-    """Take network, mounts, process numbers and the like of one's own, if the system allows it."""
+    """Take network, mounts, process numbers and the like of one's own, if the system allows it.
+
+    Raises:
+        OSError: it was allowed by half, so that this process is of no use any more.
+    """
     user, group = os.getuid(), os.getgid()
     try:
         kernel.unshare(
@@ -68,9 +73,12 @@ def enter_namespaces() -> bool:
         )
     except OSError:
         return False
-    _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{user} {user} 1")
-    _write("/proc/self/gid_map", f"{group} {group} 1")
+    try:
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{user} {user} 1")
+        _write("/proc/self/gid_map", f"{group} {group} 1")
+    except OSError:  # there is no way back from here; the parent starts another child
+        raise OSError(NO_NAMESPACES.decode()) from None
     return True
 
 
@@ -89,12 +97,11 @@ def seal_mounts(work: str, folder_bytes: int) -> bool:
     return True
 
 
-def _split(report: int, *, waits_inside: bool) -> None:
+def _split(report: int) -> None:
     """Go on as a child; the parent stays behind, waits, and ends as the child did."""
     child = os.fork()
     if child == 0:
-        if not waits_inside:
-            kernel.die_with_parent()
+        kernel.die_with_parent()
         return
     os.close(report)
     while True:
