@@ -11,7 +11,7 @@ import warnings
 from fractions import Fraction
 
 SECONDS_TO_COMPARE = 5
-_WORDS_AROUND = re.compile(r"\\left|\\right|\\displaystyle|\\[,;!:]|\\ |~|\$")
+_WORDS_AROUND = re.compile(r"\\left\b|\\right\b|\\displaystyle|\\[,;!: $]|~|\$|\{,\}")
 _NUMBER = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?|-?\.\d+")
 _FRACTION = re.compile(r"(-?)\\frac\{(-?\d+)\}\{(\d+)\}|(-?\d+)/(\d+)")
 
