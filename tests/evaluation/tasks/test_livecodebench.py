@@ -23,6 +23,7 @@ def make_row(kind, public, private, *, starter="", name=None):
     ]
     return {
         "question_id": f"made-{kind}",
+        "contest_date": "2024-08-03T00:00:00",
         "question_content": "Add them.",
         "starter_code": starter,
         "public_test_cases": json.dumps(tests[0]),
@@ -66,6 +67,25 @@ def test_the_prompt_has_the_starter_code_or_asks_for_stdin(ask):
     _, question = ask(STDIN)
     assert "```python\n# YOUR CODE HERE\n```\n\n### Answer:" in question.messages[1]["content"]
     assert question.name == "livecodebench/made-stdin"
+
+
+@pytest.mark.parametrize(
+    ("since", "before", "num"),
+    [
+        (None, None, 3),
+        ("2024-08-03", None, 2),
+        (None, "2024-08-03", 1),
+        ("2024-08-01", "2025-01-01", 1),
+    ],
+)
+def test_contests_of_a_time(tmp_path, since, before, num):
+    path = tmp_path / "rows.jsonl"
+    days = ("2023-05-07", "2024-08-03T00:00:00", "2025-01-11T00:00:00")
+    path.write_text("\n".join(json.dumps({**STDIN, "contest_date": day}) for day in days))
+    task = open_task("livecodebench", source=str(path), since=since, before=before)
+    assert len(task.pose(None, 0)) == num
+    with pytest.raises(ValueError, match=r"'August' is no day; write it as 2024-08-01"):
+        open_task("livecodebench", source=str(path), since="August").pose(None, 0)
 
 
 def test_public_tests_come_first(ask):

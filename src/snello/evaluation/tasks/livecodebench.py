@@ -13,6 +13,7 @@ import secrets
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any, Literal, NamedTuple
 
 from snello.evaluation.answers import drop_thought
@@ -26,6 +27,7 @@ _FIELDS = {
     name: (name,)
     for name in (
         "question_id",
+        "contest_date",
         "question_content",
         "starter_code",
         "public_test_cases",
@@ -96,6 +98,13 @@ class LiveCodeBench:
     source: str = f"{HUB_FOLDER}/test6.jsonl"
     """A release's file; the benchmark's versions are `test.jsonl`, `test2.jsonl` and so on."""
 
+    since: str | None = None
+    """The first day whose contests count, such as `2024-08-01`: problems that are older than a
+    model's training data do not tell much."""
+
+    before: str | None = None
+    """The first day whose contests do not count any more."""
+
     wall_s: float = 6.0
     """For each test, as in the benchmark."""
 
@@ -107,10 +116,15 @@ class LiveCodeBench:
 
         Raises:
             ValueError: rows that cannot be had or lack a column, tests that cannot be unpacked,
-                or too large a count.
+                days that are none, or too large a count.
         """
-        rows = load_rows(self.source, _FIELDS)
+        rows = [row for row in load_rows(self.source, _FIELDS) if self._counts(row)]
         return arrange([self._ask(row) for row in rows], count, seed)
+
+    def _counts(self, row: Row) -> bool:
+        day = read_day(str(row["contest_date"]))
+        is_late = self.since is None or day >= read_day(self.since)
+        return is_late and (self.before is None or day < read_day(self.before))
 
     def _ask(self, row: Row) -> Question:
         starter = str(row["starter_code"])
@@ -160,6 +174,18 @@ class LiveCodeBench:
         if test.kind == "stdin":
             return is_same_output(test.output, written)
         return _reads_as(written.partition(sign)[2], test.output)
+
+
+def read_day(text: str) -> date:
+    """Read a day, or the day of a time, as in `2024-08-01` and `2024-08-03T00:00:00`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return datetime.fromisoformat(text).date()
+    except ValueError:
+        raise ValueError(f"{text!r} is no day; write it as 2024-08-01.") from None
 
 
 def gather_tests(row: Row) -> Trial:
