@@ -35,6 +35,7 @@ def run(request):
     def run_one(source, *, stdin="", limits=SHORT):
         return run_python(source, stdin=stdin, limits=limits, namespaces=request.param)
 
+    run_one.namespaces = request.param
     return run_one
 
 
@@ -158,12 +159,16 @@ def find_children(pid):
 
 
 def test_a_program_ends_with_whoever_started_it(run, tmp_path):
-    code = "from snello.evaluation.sandbox import *; run_python('import time; time.sleep(60)')"
+    code = (
+        "from snello.evaluation.sandbox import run_python\n"
+        f"run_python('import time; time.sleep(60)', namespaces={run.namespaces})"
+    )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as starter:
         deadline = time.monotonic() + 20
         while not (children := find_children(starter.pid)) and time.monotonic() < deadline:
             time.sleep(0.02)
+        time.sleep(0.3)  # until it sleeps
         family = [*children, *(each for child in children for each in find_children(int(child)))]
         starter.kill()
     assert family
