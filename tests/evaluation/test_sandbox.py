@@ -140,7 +140,7 @@ ENDLESS = {
 def test_what_never_ends_is_ended_and_leaves_nothing_behind(run, source):
     marked = f"mark = 'snello-test-{os.getpid()}'\n{source}"
     started = time.monotonic()
-    outcome = run(marked, limits=Limits(wall_s=0.4))
+    outcome = run(marked, limits=Limits(wall_s=0.2))
     assert outcome.status == "timeout"
     assert time.monotonic() - started < 10
     assert not find_children(os.getpid())
@@ -327,7 +327,7 @@ class TestFilter:
     def test_nobody_is_named_for_a_signal(self, machine, column):
         program = build_filter(machine, own_process=77)
         for numbers, refused in EXCEPT_FOR.values():
-            for value in range(0x9000):
+            for value in (*range(32), *range(0x5400, 0x5430), *range(0x8900, 0x8910)):
                 verdict = decide(program, machine, numbers[column], 3, value)
                 assert (verdict == ALLOWED) == (value not in refused)
 
