@@ -4,7 +4,7 @@ import pytest
 
 from snello.config.sampling import SamplingConfig
 from snello.evaluation.chains import Plan, grow_chains, seed_chain
-from snello.evaluation.tasks import pose_fresh
+from snello.evaluation.tasks.bundled import pose_fresh
 from tests.evaluation.tiny import open_tiny
 
 SAMPLING = SamplingConfig(temperature=0.8)

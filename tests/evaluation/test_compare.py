@@ -7,7 +7,7 @@ import pytest
 from snello.config.engine import SamplingConfig
 from snello.evaluation.compare import compare, match_window
 from snello.evaluation.run import limit_replies, read_reply, run_policy
-from snello.evaluation.tasks import pose_fresh
+from snello.evaluation.tasks.bundled import pose_fresh
 from tests.evaluation.tiny import open_tiny
 
 SAMPLING = SamplingConfig(temperature=0.8, seed=11, max_new_tokens=12)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from snello.evaluation.tasks import pose_fresh
+from snello.evaluation.tasks.bundled import pose_fresh
 from snello.evaluation.watch import watch
 from tests.evaluation.tiny import WINDOW, open_tiny
 

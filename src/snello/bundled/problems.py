@@ -90,7 +90,8 @@ def answer_of(reply: str) -> str:
     return reply.partition("</think>")[2].strip()
 
 
-def _sentence(dice: random.Random) -> str:
+def compose_sentence(dice: random.Random) -> str:
+    """Return a sentence that says nothing to the point."""
     noun = f"the {dice.choice(ADJECTIVES)} {dice.choice(NOUNS)}"
     place = f"{dice.choice(PLACES)} the {dice.choice(NOUNS)}"
     if dice.random() < 0.25:
@@ -100,38 +101,72 @@ def _sentence(dice: random.Random) -> str:
 
 def _scatter(dice: random.Random, facts: list[str], filler_words: int) -> str:
     """Hide the facts, in order, among about `filler_words` tokens of sentences."""
-    sentences = [_sentence(dice) for _ in range(max(1, round(filler_words / 8.25)))]
+    sentences = [compose_sentence(dice) for _ in range(max(1, round(filler_words / 8.25)))]
     places = sorted(dice.randrange(len(sentences) + 1) for _ in facts)
     for place, fact in reversed(list(zip(places, facts, strict=True))):
         sentences.insert(place, fact)
     return " ".join(sentences)
 
 
-def _pose_ledger(dice: random.Random, kind: Kind, *, level: int, seed: int, size: Size) -> Problem:
-    """Notes hidden in the text, each with a digit and the next note's name: follow them, and sum.
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Notes, each with a digit and the next note's name: follow them, and sum modulo ten.
 
-    The sum is kept modulo ten. Notes off the trail look the same and lead to one another.
+    Notes off the trail look the same and lead to one another.
     """
-    holders = dice.sample(NAMES, size.notes)
-    trail, strays = holders[: size.steps], holders[size.steps :]
-    followers = [*trail[1:], "home", *strays[1:], "home"][: size.notes]
-    notes = {
+
+    trail: list[str]
+    """The notes to follow, in order."""
+
+    shuffled: list[str]
+    """All notes, in the order in which they stand in the text."""
+
+    thought: str
+    answer: str
+
+    @property
+    def ask(self) -> str:
+        """The question that follows the text."""
+        return f"what is the sum from {self.trail[0].split()[0]} to home?"
+
+
+def draw_ledger(dice: random.Random, *, steps: int, notes: int) -> Ledger:
+    """Draw notes, of which the first `steps` are the trail.
+
+    Raises:
+        ValueError: more steps than notes, or more notes than there are names.
+    """
+    if not 1 <= steps <= notes <= len(NAMES):
+        raise ValueError(
+            f"a ledger of {steps} steps and {notes} notes was asked for; it has at least one step, "
+            f"no more steps than notes, and at most {len(NAMES)} notes."
+        )
+    holders = dice.sample(NAMES, notes)
+    trail, strays = holders[:steps], holders[steps:]
+    followers = [*trail[1:], "home", *strays[1:], "home"][:notes]
+    written = {
         name: f"{name} {dice.randrange(10)}>{follower}"
         for name, follower in zip(holders, followers, strict=True)
     }
-    shuffled = dice.sample(list(notes.values()), size.notes)
-    total, steps = 0, []
+    shuffled = dice.sample(list(written.values()), notes)
+    total, thought = 0, []
     for name in trail:
-        total = (total + int(notes[name].split()[1][0])) % 10
-        steps.append(f" {notes[name]} = {total},")
+        total = (total + int(written[name].split()[1][0])) % 10
+        thought.append(f" {written[name]} = {total},")
+    return Ledger([written[name] for name in trail], shuffled, "".join(thought), str(total))
+
+
+def _pose_ledger(dice: random.Random, kind: Kind, *, level: int, seed: int, size: Size) -> Problem:
+    """A ledger whose notes are hidden in the text."""
+    ledger = draw_ledger(dice, steps=size.steps, notes=size.notes)
+    text = _scatter(dice, [f"{note}." for note in ledger.shuffled], size.filler_words)
     return Problem(
         kind=kind,
         level=level,
         seed=seed,
-        question=f"{_scatter(dice, [f'{note}.' for note in shuffled], size.filler_words)}"
-        f" what is the sum from {trail[0]} to home?",
-        thought="".join(steps),
-        answer=str(total),
+        question=f"{text} {ledger.ask}",
+        thought=ledger.thought,
+        answer=ledger.answer,
     )
 
 

@@ -26,7 +26,7 @@ from snello.config.retrofit import MixtureSettings, RetrofitConfig
 from snello.engine.build import Served
 from snello.evaluation.compare import Comparison, Open, compare
 from snello.evaluation.report import CurvePoint, Report, render
-from snello.evaluation.tasks import pose_fresh
+from snello.evaluation.tasks.bundled import pose_fresh
 from snello.evaluation.trace import Trace
 from snello.evaluation.watch import watch
 from snello.retrofit import trainer

@@ -21,7 +21,7 @@ from snello.evaluation.compare import Comparison, Open, compare
 from snello.evaluation.measures import as_figures
 from snello.evaluation.report.tables import COLUMNS, describe_results
 from snello.evaluation.run import Advance
-from snello.evaluation.tasks import pose_fresh
+from snello.evaluation.tasks.bundled import pose_fresh
 from snello.models.adapter import load_model
 
 OF_A_SWEEP = (

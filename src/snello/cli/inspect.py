@@ -17,7 +17,7 @@ from snello.config.inspect import InspectConfig
 from snello.engine.build import Served, serve
 from snello.evaluation.portrait import Portrait, portray
 from snello.evaluation.report.portraits import COLUMNS, describe_portraits
-from snello.evaluation.tasks import find_kinds
+from snello.evaluation.tasks.bundled import find_kinds
 from snello.evaluation.watch import MOST_LOOKS, watch
 
 LivePositions = list[list[list[int]]]

@@ -22,6 +22,7 @@ from snello.engine.interrupt import deferred_interrupts
 from snello.engine.request import Completion, Costs, FinishReason, Request, Thread, Token
 from snello.engine.runner import Choice, Runner
 from snello.engine.scheduler import Batch, NeverFits, Scheduler, Tally
+from snello.engine.scoring import TokenScore, score_texts
 from snello.models.decoder import Decoder
 
 
@@ -50,6 +51,7 @@ class Engine:
         self.memory = memory
         self.context_tokens = decoder.config.max_positions
         self.max_sequences = max_sequences
+        self._max_batch_tokens = max_batch_tokens
         self._eos_ids = frozenset(eos_ids)
         self._scheduler = Scheduler(
             memory,
@@ -221,6 +223,40 @@ class Engine:
             ValueError: no such request, or it is done.
         """
         return self._finish(self._find_request(number), reason)
+
+    @torch.inference_mode()
+    def score(self, texts: Sequence[Sequence[int]]) -> list[list[TokenScore]]:
+        """Tell how likely the model finds each token of these texts but their first.
+
+        The texts pass through the engine's memory, and what it forgets is not seen.
+
+        Raises:
+            ValueError: an empty or too long text, an id outside the vocabulary, requests under
+                way, or a text that does not fit in the memory.
+        """
+        if self._requests:
+            raise ValueError(
+                f"{len(self._requests)} requests are under way; score texts when they are done."
+            )
+        most_tokens = self.context_tokens + 1  # the last one is not shown to the model
+        for token_ids in texts:
+            if not 1 <= len(token_ids) <= most_tokens:
+                raise ValueError(
+                    f"a text to score has {len(token_ids)} tokens; for this model's context it "
+                    f"must have at least 1 and at most {most_tokens}. Cut it."
+                )
+            self._check_vocabulary("a text to score", token_ids)
+        self._scheduler.drop_prefixes()
+        self._scheduler.free_handle()
+        try:
+            return score_texts(
+                self.decoder, self.memory, texts, max_batch_tokens=self._max_batch_tokens
+            )
+        except OutOfPages as event:
+            raise ValueError(
+                f"a text to score does not fit in the memory ({event}); enlarge it, or cut the "
+                "text."
+            ) from None
 
     @torch.inference_mode()
     def forget(self, sequence: int) -> None:

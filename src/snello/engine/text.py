@@ -34,6 +34,11 @@ class TextCodec:
         self.eos_ids = _read_eos_ids(folder) or _of_tokenizer(self._tokenizer.eos_token_id)
 
     @property
+    def tokenizer(self) -> Any:
+        """The folder's own, for libraries that want one of `transformers`."""
+        return self._tokenizer
+
+    @property
     def has_chat(self) -> bool:
         """Whether the model comes with a chat template."""
         return bool(self._tokenizer.chat_template)

@@ -10,7 +10,7 @@ from snello.bundled.problems import Kind, Problem, answer_of
 from snello.bundled.tokenizer import build_tokenizer
 from snello.config.contender import parse_settings
 from snello.evaluation.task import Question, Task
-from snello.evaluation.tasks import find_kinds, judge, pose_fresh
+from snello.evaluation.tasks.bundled import find_kinds, judge, pose_fresh
 
 DEFAULT_COUNT = 200
 

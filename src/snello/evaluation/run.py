@@ -13,7 +13,7 @@ from snello.engine.build import Served
 from snello.engine.request import Completion
 from snello.engine.text import TextCodec
 from snello.evaluation.measures import Reply, Summary, summarize
-from snello.evaluation.tasks import judge
+from snello.evaluation.tasks.bundled import judge
 
 Advance = Callable[[int], None]
 """Told how many problems are done, for progress."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from snello.evaluation.tasks import FRESH_SEEDS, judge, pose_fresh
+from snello.evaluation.tasks.bundled import FRESH_SEEDS, judge, pose_fresh
+from snello.evaluation.tasks.registry import open_task
 
 
 def test_the_same_seed_gives_the_same_problems_and_more_adds_at_the_end():
@@ -50,3 +51,22 @@ def test_only_a_right_answer_after_the_thought_counts():
     assert not judge(problem, f"{problem.thought}</think> {wrong}")
     assert not judge(problem, problem.thought)
     assert not judge(problem, "")
+
+
+def test_the_task_asks_what_pose_fresh_poses():
+    task = open_task("bundled", kinds=["ledger", "chain_sum"], levels=[2])
+    questions = task.pose(4, 5)
+    problems = pose_fresh(4, kinds=["ledger", "chain_sum"], levels=[2], seed=5)
+    assert [question.reference for question in questions] == problems
+    assert [list(question.messages) for question in questions] == [p.messages for p in problems]
+    assert len({question.name for question in questions}) == 4
+    for question, problem in zip(questions, problems, strict=True):
+        assert task.judge(question, task.read(question, problem.reply)) == 1.0
+        assert task.judge(question, task.read(question, f"</think> {problem.answer}1")) == 0.0
+        assert task.read(question, problem.thought) is None
+        assert task.judge(question, None) == 0.0
+
+
+def test_endless_problems_need_a_number():
+    with pytest.raises(ValueError, match="they never end, so name a number"):
+        open_task("bundled").pose(None, 0)
