@@ -19,7 +19,7 @@ struct ReadTask {
   long key_stride, value_stride, key_size, value_size, group, score_stride;
   bool value_in_key;
   // Where rows are narrow, two for each slot: the first is the key's. Null: rows are what they say.
-  const float* scales = nullptr;
+  const void* scales = nullptr;
 };
 
 using ReadTile = void (*)(const ReadTask&, const float* q, const uint32_t* slots, long num_slots,
@@ -35,9 +35,9 @@ struct Cut {
   int64_t pages, ring_pages = INT64_MAX, narrow_pages = 1;
 };
 
-// What one thread works with.
+// What one thread works with; the last two where rows are rotated, plane by plane.
 struct ReadScratch {
-  std::vector<float> q, scores;
+  std::vector<float> q, scores, rotated_q, rotated_out;
   std::vector<uint32_t> slots;
 };
 
@@ -87,6 +87,9 @@ struct PageRead {
   void ask_for_tile(const Tile& tile) const;
   int64_t list_seen(const Tile& tile, std::vector<uint32_t>& seen) const;
   void read(int64_t index, ReadScratch& scratch);
+  void read_rotated(int64_t num_slots, ReadScratch& scratch, float* part, float* largest,
+                    float* total) const;
+  int64_t rotated_values() const;
   void merge(int64_t row);
 };
 
