@@ -16,6 +16,7 @@ pytestmark = pytest.mark.gpu
 formats = pytest.mark.parametrize("survivors", FORMATS.values(), ids=FORMATS)
 PLAIN = CacheShape(num_heads=2, key_size=20, value_size=12)
 LATENT = CacheShape(num_heads=1, key_size=24, value_size=16, value_in_key=True)
+ODD = CacheShape(num_heads=1, key_size=21, value_size=9, value_in_key=True)
 SLIDING = CacheShape(
     num_heads=2, key_size=20, value_size=12, horizon=Horizon(kind="sliding", span_tokens=30)
 )
@@ -23,6 +24,7 @@ CASES = [
     (PLAIN, torch.float32),
     (PLAIN, torch.bfloat16),
     (LATENT, torch.float32),
+    (ODD, torch.float32),
     (SLIDING, torch.float32),
 ]
 cases = pytest.mark.parametrize(("shape", "dtype"), CASES, ids=str)
