@@ -6,7 +6,15 @@ from typing import Annotated
 
 import tyro
 
-from snello.config.engine import Device, Group, MemoryKind, SamplingConfig, WeightFormat
+from snello.config.engine import (
+    Device,
+    Group,
+    KvDtype,
+    MemoryKind,
+    SamplingConfig,
+    SurvivorFormat,
+    WeightFormat,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +63,12 @@ class EvaluateConfig:
 
     weights_group: Group = 64
     """How many inputs share a scale of rounded weights."""
+
+    kv_dtype: KvDtype = "auto"
+    """What all memories store tokens in; `auto`: what is computed in."""
+
+    survivors: SurvivorFormat = "same"
+    """Let `sparse` store what left its window in `int8`, `fp8` or `int4`."""
 
     json: Path | None = None
     """Also write the results here, as one object."""
