@@ -65,6 +65,22 @@ def test_decode_attention(shape, dtype, survivors, device):
     run_both(page_attend, (q, news), pages, shape, shape.value_size, device)
 
 
+def test_rotated_queries_stay_within_float16(device):
+    """All numbers alike add up to as many times as much in one of them."""
+    shape, lengths = CacheShape(num_heads=1, key_size=16, value_size=16), [[(9, 90)]]
+    slots, lists, narrow = invent(shape, torch.float16, FORMATS["int4"], 9, lengths)
+    given = place([tell_news([98]), slots, lists], device)
+    narrow = narrow._replace(scales=narrow.scales.to(device))
+    q = torch.full((1, 2, 16), 60000.0, device=device)
+    outs = []
+    for dtype in (torch.float16, torch.float32):
+        to = {"out": torch.zeros_like(q), "num_seen": torch.zeros_like(given[0].rows)}
+        attend = page_attend.resolve("triton")
+        attend(q.to(dtype), *given, shape, scale=1e-5, **to, narrow=narrow)
+        outs.append(to["out"])
+    torch.testing.assert_close(*outs, atol=5e-3, rtol=0)
+
+
 @formats
 @cases
 @pytest.mark.parametrize("window_tokens", [8, 40])

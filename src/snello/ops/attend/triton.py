@@ -125,7 +125,8 @@ def attend_block(
     `wanted` (N) says what to load, `seen` (M, N) who sees it; `scale` makes powers of 2 of scores.
     What is loaded is ALL_WRITTEN, or all rows see the same, (1, N), and nothing else. PRECISION is
     that of products of float32. CODES: what is loaded is in that format of `ops.narrow`, to be
-    multiplied by `key_scales` and `value_scales` (N); of nibbles, queries and parts are rotated.
+    multiplied by `key_scales` and `value_scales` (N); of nibbles, queries are rotated (see
+    `rotate_query`), and so is the part, which is VALUE_MIXED times as large.
     ROUNDED: read what the rows would be in that format.
     """
     k = load_numbers(keys, wanted, 0, FIRST, D_FIRST, CODES)
@@ -140,7 +141,7 @@ def attend_block(
         k_rest = k_rest.to(PRODUCT)
         scores = tl.dot(q_rest, tl.trans(k_rest), scores, input_precision=PRECISION)
     if CODES > 0:
-        scores = scores * key_scales[None, :]
+        scores = scores * (key_scales * MIXED)[None, :]
     scores = tl.where(seen, scores * scale, float("-inf"))
     new_peak = tl.maximum(peak, tl.max(scores, 1))
     level = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # where nothing was seen so far
@@ -157,6 +158,6 @@ def attend_block(
         v = tl.where(tl.trans(seen), v, 0.0)
     total = total * fade + tl.sum(weights, 1)
     if CODES > 0:  # a slot without a token may have any scale
-        weights = tl.where(seen, weights * value_scales[None, :], 0.0)
+        weights = tl.where(seen, weights * (value_scales * VALUE_MIXED)[None, :], 0.0)
     part = tl.dot(weights.to(PRODUCT), v, part * fade[:, None], input_precision=PRECISION)
     return new_peak, total, part

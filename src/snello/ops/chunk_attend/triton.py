@@ -298,7 +298,7 @@ def read_chunks(
             VALUE_BYTES: tl.constexpr = VALUE_STRIDE // 2 if FORMAT == NIBBLES else VALUE_STRIDE
             # Rows of nibbles are rotated: queries too, and what is read until it is rotated back.
             asked_first, asked_rest = rotate_query(q_first, q_rest, MIXED, D_REST > 0)
-            part = rotate(part, VALUE_MIXED) * (1.0 / VALUE_MIXED)
+            part = rotate(part, VALUE_MIXED)
             for first in tl.range(begin, end, BLOCK):
                 n = first + tl.arange(0, BLOCK)
                 is_slot = n < end
@@ -340,7 +340,7 @@ def read_chunks(
                     VALUE_MIXED,
                     FORMAT,
                 )
-            part = rotate(part, VALUE_MIXED)
+            part = rotate(part, VALUE_MIXED) * (1.0 / VALUE_MIXED)
         if HAS_FRESH:
             for first in tl.range(0, newest + 1 - start, BLOCK):
                 n = first + tl.arange(0, BLOCK)

@@ -22,7 +22,8 @@ def rotate(rows: Float[Tensor, "*rows D"]) -> Float[Tensor, "*rows D"]:
     """Replace each block of a row by its transform, in stages of pairs `half` apart."""
     size, half = rows.shape[-1], 1
     while half < count_mixed(size):
-        left, right = rows.unflatten(-1, (size // (2 * half), 2, half)).unbind(-2)
+        pairs = rows.reshape(*rows.shape[:-1], size // (2 * half), 2, half)
+        left, right = pairs.unbind(-2)
         rows = torch.stack([left + right, left - right], dim=-2).flatten(-3)
         half *= 2
     return rows

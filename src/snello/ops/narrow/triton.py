@@ -90,11 +90,14 @@ def rotate(rows, MIXED: tl.constexpr):
 @triton.jit
 @no_type_check
 def rotate_query(first, rest, MIXED: tl.constexpr, HAS_REST: tl.constexpr):
-    """Queries, in one part or two, as keys are whose blocks are rotated; MIXED 1: as they were."""
+    """Queries, in one part or two, rotated as keys are; MIXED 1: as they were.
+
+    Divided by MIXED, so that none becomes larger than float16 holds.
+    """
     if MIXED > 1:
-        first = rotate(first.to(tl.float32), MIXED).to(first.dtype)
+        first = (rotate(first.to(tl.float32), MIXED) * (1.0 / MIXED)).to(first.dtype)
         if HAS_REST:
-            rest = rotate(rest.to(tl.float32), MIXED).to(rest.dtype)
+            rest = (rotate(rest.to(tl.float32), MIXED) * (1.0 / MIXED)).to(rest.dtype)
     return first, rest
 
 

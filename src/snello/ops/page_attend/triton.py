@@ -304,7 +304,8 @@ def read_tiles(
                 VALUE_MIXED,
                 FORMAT,
             )
-            part = tl.where(tile >= num_exact, rotate(part, VALUE_MIXED), part)
+            back = rotate(part, VALUE_MIXED) * (1.0 / VALUE_MIXED)
+            part = tl.where(tile >= num_exact, back, part)
 
         place = row.to(tl.int64) * most_tiles + tile
         stat = place * GROUP + g
