@@ -48,15 +48,25 @@ def choose_widths(shape: CacheShape, form: int) -> Widths:
 @triton.jit
 @no_type_check
 def load_numbers(
-    rows, wanted, BEGIN: tl.constexpr, END: tl.constexpr, WIDE: tl.constexpr, CODES: tl.constexpr
+    rows,
+    wanted,
+    BEGIN: tl.constexpr,
+    END: tl.constexpr,
+    WIDE: tl.constexpr,
+    CODES: tl.constexpr,
+    MIXED: tl.constexpr,
 ):
-    """Load numbers [BEGIN, END) of each row: what is stored, or integers that stand for it."""
+    """Load numbers [BEGIN, END) of each row: what is stored, or what stands for it.
+
+    Of nibbles, rows are rotated back in blocks of MIXED, and divided by it; 1: left as they are.
+    """
     if CODES == NIBBLES:
         c = BEGIN // 2 + tl.arange(0, WIDE // 2)
         is_pair = wanted[:, None] & (c < (END + 1) // 2)[None, :]
         pairs = tl.load(rows[:, None] + c[None, :], mask=is_pair, other=0).to(tl.int32)
         both = tl.join((pairs << 28) >> 28, (pairs << 24) >> 28)
         numbers = tl.reshape(both, (rows.shape[0], WIDE)).to(tl.float32)
+        numbers = rotate(numbers, MIXED) * (1.0 / MIXED)
     else:
         d = BEGIN + tl.arange(0, WIDE)
         is_number = wanted[:, None] & (d < END)[None, :]
@@ -119,20 +129,22 @@ def attend_block(
     VALUE_MIXED: tl.constexpr,
     CODES: tl.constexpr = 0,
     ROUNDED: tl.constexpr = 0,
+    ROTATED: tl.constexpr = False,
 ):
     """Return the largest score so far, the sum of weights and the weighted sum of values.
 
     `wanted` (N) says what to load, `seen` (M, N) who sees it; `scale` makes powers of 2 of scores.
     What is loaded is ALL_WRITTEN, or all rows see the same, (1, N), and nothing else. PRECISION is
     that of products of float32. CODES: what is loaded is in that format of `ops.narrow`, to be
-    multiplied by `key_scales` and `value_scales` (N); of nibbles, queries are rotated (see
-    `rotate_query`), and so is the part, which is VALUE_MIXED times as large.
-    ROUNDED: read what the rows would be in that format.
+    multiplied by `key_scales` and `value_scales` (N). ROUNDED: read what the rows would be in that
+    format. ROTATED: of nibbles, queries are rotated instead of rows (see `rotate_query`), and so is
+    the part, which is VALUE_MIXED times as large.
     """
-    k = load_numbers(keys, wanted, 0, FIRST, D_FIRST, CODES)
+    BACK: tl.constexpr = 1 if ROTATED else MIXED
+    k = load_numbers(keys, wanted, 0, FIRST, D_FIRST, CODES, BACK)
     k_rest = k
     if D_REST > 0:
-        k_rest = load_numbers(keys, wanted, FIRST, D, D_REST, CODES)
+        k_rest = load_numbers(keys, wanted, FIRST, D, D_REST, CODES, BACK)
     if ROUNDED > 0:
         k, k_rest = round_rows(k, k_rest, MIXED, D_REST > 0, ROUNDED)
     k = k.to(PRODUCT)
@@ -150,7 +162,8 @@ def attend_block(
     if VALUE_IN_KEY:
         v = k
     else:
-        v = load_numbers(values, wanted, 0, E, E_WIDE, CODES)
+        VALUE_BACK: tl.constexpr = 1 if ROTATED else VALUE_MIXED
+        v = load_numbers(values, wanted, 0, E, E_WIDE, CODES, VALUE_BACK)
         if ROUNDED > 0:
             v, _ = round_rows(v, v, VALUE_MIXED, False, ROUNDED)
         v = v.to(PRODUCT)

@@ -18,7 +18,7 @@ from torch import Tensor
 from snello.config.model import CacheShape
 from snello.ops.attend.triton import attend_block, choose_widths
 from snello.ops.gpu import LOG2_E, choose_product, count_programs
-from snello.ops.narrow.triton import NIBBLES, rotate, rotate_query, unpack_narrow
+from snello.ops.narrow.triton import NIBBLES, unpack_narrow
 from snello.ops.pages import Fresh, Lists, Narrow, News, Slots
 from snello.ops.retain.triton import in_sight, is_recent, retain, unpack_horizon
 
@@ -296,9 +296,6 @@ def read_chunks(
             )
             KEY_BYTES: tl.constexpr = KEY_STRIDE // 2 if FORMAT == NIBBLES else KEY_STRIDE
             VALUE_BYTES: tl.constexpr = VALUE_STRIDE // 2 if FORMAT == NIBBLES else VALUE_STRIDE
-            # Rows of nibbles are rotated: queries too, and what is read until it is rotated back.
-            asked_first, asked_rest = rotate_query(q_first, q_rest, MIXED, D_REST > 0)
-            part = rotate(part, VALUE_MIXED)
             for first in tl.range(begin, end, BLOCK):
                 n = first + tl.arange(0, BLOCK)
                 is_slot = n < end
@@ -314,8 +311,8 @@ def read_chunks(
                     value_scales = tl.load(scales + 2 * slot + 1, mask=wanted, other=0.0)
                     value_scales = value_scales.to(tl.float32)
                 peak, total, part = attend_block(
-                    asked_first,
-                    asked_rest,
+                    q_first,
+                    q_rest,
                     key_codes + slot * KEY_BYTES,
                     value_codes + slot * VALUE_BYTES,
                     wanted,
@@ -340,7 +337,6 @@ def read_chunks(
                     VALUE_MIXED,
                     FORMAT,
                 )
-            part = rotate(part, VALUE_MIXED) * (1.0 / VALUE_MIXED)
         if HAS_FRESH:
             for first in tl.range(0, newest + 1 - start, BLOCK):
                 n = first + tl.arange(0, BLOCK)

@@ -90,9 +90,9 @@ def rotate(rows, MIXED: tl.constexpr):
 @triton.jit
 @no_type_check
 def rotate_query(first, rest, MIXED: tl.constexpr, HAS_REST: tl.constexpr):
-    """Queries, in one part or two, rotated as keys are; MIXED 1: as they were.
+    """Rotate queries in one part or two, and divide by MIXED, so that none leaves float16.
 
-    Divided by MIXED, so that none becomes larger than float16 holds.
+    MIXED 1: as they were.
     """
     if MIXED > 1:
         first = (rotate(first.to(tl.float32), MIXED) * (1.0 / MIXED)).to(first.dtype)

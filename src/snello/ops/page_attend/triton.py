@@ -130,6 +130,8 @@ def read_slots(
             MIXED,
             VALUE_MIXED,
             CODES,
+            0,
+            True,
         )
         num_seen += tl.sum(seen.to(tl.int32), 0)
     return peak, total, part, num_seen
