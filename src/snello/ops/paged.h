@@ -11,8 +11,8 @@
 
 namespace snello {
 
-// Slots of S tokens a page, `key_stride` and `value_stride` numbers apart; float or bfloat16. A page
-// has S marks and `page_places` positions, of which only one of narrow survivors fills all.
+// Slots of S tokens a page, `key_stride` and `value_stride` numbers apart; float or bfloat16. A
+// page has S marks and `page_places` positions, of which only one of narrow survivors fills all.
 struct Slots {
   const void* keys;
   const void* values;

@@ -1,6 +1,6 @@
 // Rows of numbers in a byte or half a byte each, under a scale: reference.py step by step, so that
-// bytes are equal. Knows nothing of pages. Not for a region with FMA: a product must be rounded before
-// it is added to.
+// bytes are equal. Knows nothing of pages. Not for a region with FMA: a product must be rounded
+// before it is added to.
 #pragma once
 
 #include <c10/util/BFloat16.h>
