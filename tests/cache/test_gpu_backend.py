@@ -25,7 +25,7 @@ def open_both(kind, device, **given):
             yield SparseMemory(MIXED, window_tokens=6, shift=1, policy=Learned(), **common)
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse", "int8", "fp8"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "int8", "fp8", "int4"])
 def test_a_memory_reads_and_keeps_what_the_reference_does(kind, device):
     texts = [Text(30, MIXED, seed=seed) for seed in (0, 7)]
     for text in texts:

@@ -13,7 +13,7 @@ from snello.config.model import CacheShape
 from snello.dms.decision import marks as decide
 from snello.dms.decision import shift_decisions
 from snello.ops.attend import attend_part
-from snello.ops.narrow import FORMATS, round_trip
+from snello.ops.narrow import FORMATS, round_trip, widen
 from snello.ops.retain import is_recent, retain
 from snello.policies import Learned, Never
 from tests.cache.conftest import BACKENDS
@@ -71,8 +71,8 @@ def check_live_tokens(memory, handle, text, dtype, survivors):
             count = int(state.survivors[layer, head])
             where = rounded.positions[row : row + count].long()
             wanted = round_trip(text.layers[layer][1][where, head].to(dtype), FORMATS[survivors])
-            codes = rounded.keys[row : row + count, : wanted.shape[-1]].view(FORMATS[survivors])
-            got = codes.float() * rounded.scales[row : row + count, :1]
+            mine = rounded.keys[row : row + count], rounded.scales[row : row + count, 0]
+            got = widen(*mine, FORMATS[survivors], wanted.shape[-1])
             torch.testing.assert_close(got, wanted, rtol=0, atol=0)
             row += count
 
@@ -125,11 +125,11 @@ def test_step_by_step_is_chunked(dtype, backend, survivors):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_long_memory_takes_a_fraction_of_the_bytes(dtype):
-    """Nothing is forgotten: 13 bytes beside 256 numbers, and numbers take a half or a quarter."""
+    """Nothing is forgotten: numbers take a half to an eighth, with 8 to 12 bytes beside 256."""
     shape = CacheShape(num_heads=1, key_size=128, value_size=128)
-    (text,) = (Text(400, (shape,)),)
+    text = Text(400, (shape,))
     sizes = {}
-    for survivors in ("same", "int8", "fp8"):
+    for survivors in ("same", *FORMATS):
         given = {"dtype": dtype, "survivors": survivors, "page_tokens": 8, "policy": Never()}
         memory = make_sparse((shape,), **given)
         (handle,), _ = take_plan(memory, [text], plan_chunks([text], 50))
@@ -139,18 +139,35 @@ def test_long_memory_takes_a_fraction_of_the_bytes(dtype):
         assert memory.peak_sequence_bytes(handle) == memory.peak_bytes
     assert sizes["int8"] == sizes["fp8"]
     assert sizes["same"] / sizes["int8"] > 0.85 * dtype.itemsize
+    assert sizes["same"] / sizes["int4"] > 0.70 * 2 * dtype.itemsize
 
 
-def test_bytes_of_a_page():
+@pytest.mark.parametrize(
+    ("survivors", "num_slots", "beside"), [("int8", 32, 4 + 8), ("fp8", 32, 4 + 8), ("int4", 64, 8)]
+)
+def test_bytes_of_a_page(survivors, num_slots, beside):
     shapes = (CacheShape(num_heads=1, key_size=128, value_size=128),)
     given = {"page_tokens": 16, "dtype": torch.bfloat16}
     assert make_sparse(shapes, **given).store.bytes_per_page == 16 * (512 + 5)
-    narrow = make_sparse(shapes, survivors="int8", **given)
-    assert narrow.store.bytes_per_page == 16 * 512 + 32 * (5 + 8)
-    store = narrow.store
+    store = make_sparse(shapes, survivors=survivors, **given).store
+    assert store.survivor_tokens == num_slots
+    assert store.bytes_per_page == 16 * (512 + 1) + num_slots * beside
     held = (store.keys, store.values, store.positions, store.evict, store.scales)
     num_pages = store.pool.num_pages + 2
     assert sum(part.nbytes for part in held) == num_pages * store.bytes_per_page
+
+
+def test_int4_survivors_of_one_in_eight_take_a_thirtieth_of_dense_bytes():
+    """Heads of 128 against 16 bits, when the window is small beside the text: 8 times 3.75."""
+    shape = CacheShape(num_heads=1, key_size=128, value_size=128)
+    given = {"dtype": torch.bfloat16, "page_tokens": 16}
+    factors = {}
+    for survivors in ("same", "int8", "int4"):
+        store = make_sparse((shape,), survivors=survivors, **given).store
+        factors[survivors] = 8 * 512 / (store.bytes_per_page / store.survivor_tokens)
+    assert factors["int4"] > 30
+    assert factors["int8"] > 15
+    assert factors["same"] < 8
 
 
 @FORMAT

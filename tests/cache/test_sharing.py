@@ -185,6 +185,7 @@ def test_putting_in_what_does_not_fit_changes_nothing(kind):
         ("sparse", {}),
         ("sparse", {"survivors": "int8"}),
         ("sparse", {"survivors": "fp8"}),
+        ("sparse", {"survivors": "int4"}),
     ],
     ids=str,
 )
@@ -220,6 +221,11 @@ def test_files_of_something_else_and_damaged_files_are_refused_in_one_line(tmp_p
             open_memory("sparse", survivors="int8"),
             "m",
             'with survivors "same", and here it is "int8"',
+        ),
+        (
+            open_memory("sparse", survivors="int4"),
+            "m",
+            'with survivors "same", and here it is "int4"',
         ),
         (open_memory("sparse"), "n", 'with fingerprint "m", and here it is "n"'),
     ):

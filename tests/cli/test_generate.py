@@ -157,13 +157,15 @@ def test_a_prompt_longer_than_the_context_is_refused(tiny_folder, capsys):
 def test_what_left_the_window_may_be_stored_narrow(tiny_adapter, tmp_path):
     """With short heads of 8 numbers a page keeps more beside them, and holds four times as many."""
     rows = []
-    for i, words in enumerate(([], ["--survivors", "int8"], ["--kv-dtype", "bfloat16"])):
+    narrow = [["--survivors", form] for form in ("int8", "int4")]
+    for i, words in enumerate(([], narrow[0], ["--kv-dtype", "bfloat16"], narrow[1])):
         out = tmp_path / f"{i}.json"
         words = ["--prompt", "the otter rests near the river. " * 6, *words, *SHORT]
         assert main(["generate", str(tiny_adapter), *words, "--json", str(out)]) == 0
         rows += json.loads(out.read_text())["completions"]
     assert all(row["generated_tokens"] == 6 for row in rows)
-    assert rows[1]["peak_live_tokens"] == pytest.approx(rows[0]["peak_live_tokens"], rel=0.1)
+    for row in (rows[1], rows[3]):
+        assert row["peak_live_tokens"] == pytest.approx(rows[0]["peak_live_tokens"], rel=0.1)
     assert rows[2]["peak_bytes"] < 0.7 * rows[0]["peak_bytes"]
 
 

@@ -16,7 +16,7 @@ from snello.policies import Never
 from tests.models.running import run_ragged
 
 WINDOW = 16
-MOST_KL = {"int8": 5e-6, "fp8": 5e-5}
+MOST_KL = {"int8": 5e-6, "fp8": 5e-5, "int4": 2e-4}
 """Nats a token, a mean; see docs/log.md for what was measured."""
 
 
@@ -46,6 +46,8 @@ def read(solved, survivors, dtype=torch.float32):
         ("int8", torch.float32, 2.6),
         ("fp8", torch.float32, 2.6),
         ("int8", torch.bfloat16, 1.5),
+        ("int4", torch.float32, 4.0),
+        ("int4", torch.bfloat16, 2.4),
     ],
 )
 def test_the_bundled_model_says_the_same_on_fewer_bytes(solved, survivors, dtype, least_factor):

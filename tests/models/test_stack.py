@@ -96,7 +96,7 @@ def test_bits_do_not_depend_on_pages_of_bfloat16_or_on_threads(num_threads, tmp_
     assert all(torch.equal(a, b) for a, b in zip(stacked[0], by_layers[0], strict=True))
 
 
-@pytest.mark.parametrize("survivors", ["int8", "fp8"])
+@pytest.mark.parametrize("survivors", ["int8", "fp8", "int4"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bits_are_the_same_with_narrow_survivors(survivors, dtype, tmp_path):
     decoder = load(KNOWN[1], tmp_path / "model")

@@ -23,6 +23,7 @@ from triton.compiler import ASTSource
 from snello.config.model import CacheShape, Horizon
 from snello.ops.append import triton as append
 from snello.ops.chunk_attend import triton as chunk
+from snello.ops.narrow import INT4, SCALES
 from snello.ops.page_attend import triton as page
 from snello.ops.pages import (
     Fresh,
@@ -124,13 +125,15 @@ def compile_shape(
     """Compile what a decode step and a prefill of 32 sequences launch."""
     B, K, S, D = 32, shape.num_heads, 16, shape.key_size
     V = count_survivor_slots(S, store, survivors)
-    narrow = None if survivors is None else Narrow(torch.zeros(64, V, 2), survivors, 33)
+    narrow = None
+    if survivors is not None:
+        narrow = Narrow(torch.zeros(64, V, 2, dtype=SCALES[survivors]), survivors, 33)
     E = 0 if shape.value_in_key else shape.value_size
     slots = Slots(
         torch.zeros(64, S, D).to(store),
         torch.zeros(64, S, E).to(store),
         torch.zeros(64, V, dtype=torch.int32),
-        torch.zeros(64, V, dtype=torch.bool),
+        torch.zeros(64, S, dtype=torch.bool),
     )
     lists = Lists(torch.zeros(B, K, 64, dtype=torch.int64), torch.zeros(B, K, dtype=torch.int64))
     tails = Tails(torch.zeros_like(lists.num_held), torch.zeros_like(lists.num_held))
@@ -164,6 +167,7 @@ def compile_all(capability: int) -> None:
     cases = [
         ("qwen3-8b", CacheShape(**qwen), 4, half, half, None),
         ("int8-survivors", CacheShape(**qwen), 4, half, half, torch.int8),
+        ("int4-survivors", CacheShape(**qwen), 4, half, half, INT4),
         ("sliding", CacheShape(**qwen, horizon=near), 4, half, half, None),
         ("latent-16", latent, 16, half, half, None),
         ("latent-128", latent, 128, half, half, None),

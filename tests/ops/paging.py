@@ -2,6 +2,7 @@
 
 import torch
 
+from snello.ops.narrow import SCALES
 from snello.ops.narrow import narrow as round_row
 from snello.ops.pages import Lists, Narrow, News, Slots, count_survivor_slots, view_codes
 
@@ -75,14 +76,16 @@ def invent_narrow_pages(  # noqa: PLR0913  (all that pages differ in)
         [[-(-ring // S) + -(-behind // V) for ring, behind in row] for row in lengths]
     )
     P, M = int(num_held.sum()) + 1, int(num_held.max()) + 1
-    D, E = shape.key_size + 3, 0 if shape.value_in_key else shape.value_size + 2
+    sizes = shape.key_size, 0 if shape.value_in_key else shape.value_size
+    D, E = ((size + 4) // 2 * 2 if size else 0 for size in sizes)  # wider, and even
     slots = Slots(
         torch.full((P, S, D), torch.nan, dtype=dtype),
         torch.full((P, S, E), torch.nan, dtype=dtype),
         torch.full((P, V), EMPTY, dtype=torch.int32),
-        torch.zeros(P, V, dtype=torch.bool),
+        torch.zeros(P, S, dtype=torch.bool),
     )
-    narrow = Narrow(torch.full((P, V, 2), torch.nan), survivors, ring_pages)
+    scales = torch.full((P, V, 2), torch.nan, dtype=SCALES[survivors])
+    narrow = Narrow(scales, survivors, ring_pages)
     pages, order = torch.full((*num_held.shape, M), P - 1), iter(torch.randperm(P - 1))
     for b, row in enumerate(lengths):
         for k, (ring, behind) in enumerate(row):
@@ -97,9 +100,7 @@ def invent_narrow_pages(  # noqa: PLR0913  (all that pages differ in)
             for i in range(behind):
                 place = pages[b, k, ring_pages + i // V], i % V
                 for which, part in enumerate(slots[:2]):
-                    row_bytes = torch.randn(part.shape[-1])
-                    view_codes(part)[place], narrow.scales[(*place, which)] = round_row(
-                        row_bytes, survivors
-                    )
+                    codes, scales[(*place, which)] = round_row(torch.randn(sizes[which]), survivors)
+                    view_codes(part, V)[place][: len(codes)] = codes
                 slots.positions[place] = first_position + i
     return slots, Lists(pages, num_held), narrow

@@ -1,11 +1,12 @@
-"""One byte a number: on paper, and what kernels make of it against the reference."""
+"""Few bits a number: on paper, and what kernels make of it against the reference."""
 
 import pytest
 import torch
 
 from snello.config.model import CacheShape, Horizon
 from snello.ops import append, chunk_attend, native, page_attend
-from snello.ops.narrow import FORMATS, narrow, round_trip, widen
+from snello.ops.narrow import FORMATS, INT4, SCALES, count_bytes, narrow, round_trip, widen
+from snello.ops.narrow.hadamard import count_mixed, rotate
 from snello.ops.native import load_library
 from snello.ops.pages import (
     Fresh,
@@ -42,6 +43,60 @@ def test_fp8_on_a_page_of_paper():
     assert round_trip(rows, torch.float8_e4m3fn).tolist() == [[448.0, 224.0, 1.0, 1.0, -16.0]]
 
 
+def test_int4_on_a_page_of_paper():
+    """Rotated, (3, 5) is (8, -2): the largest becomes -8, so a step is -1; and back, halved."""
+    codes, scale = narrow(torch.tensor([3.0, 5.0]), INT4)
+    assert codes.tolist() == [0b0010_1000]
+    assert scale.item() == -0.5
+    assert round_trip(torch.tensor([3.0, 5.0]), INT4).tolist() == [3.0, 5.0]
+
+
+def test_int4_cuts_what_is_as_large_as_the_largest_on_the_other_side():
+    """Codes go from -8 to 7; of 8 and -8 one is 7. Nothing is rotated in rows of odd length."""
+    row = torch.tensor([8.0, -8.0, 2.5])
+    assert narrow(row, INT4)[0].tolist() == [-121, 2]  # 0x87: 7 and then -8; then 2
+    assert round_trip(row, INT4).tolist() == [7.0, -8.0, 2.0]
+
+
+def test_rotation_on_a_page_of_paper():
+    assert rotate(torch.tensor([1.0, 2.0, 3.0, 4.0])).tolist() == [10.0, -2.0, -4.0, 0.0]
+    assert [count_mixed(size) for size in (0, 1, 12, 80, 96, 128, 576)] == [
+        1,
+        1,
+        4,
+        16,
+        32,
+        128,
+        64,
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 12, 37, 80, 128])
+def test_rotating_twice_multiplies_and_keeps_products(size):
+    rows = torch.randint(-9, 9, (2, 5, size)).float()
+    mixed = count_mixed(size)
+    assert rotate(rotate(rows)).equal(rows * mixed)
+    products = [(part[0] * part[1]).sum(-1) for part in (rows, rotate(rows))]
+    assert products[1].equal(products[0] * mixed)
+
+
+def test_int4_spreads_a_channel_that_is_larger_than_others():
+    """Without rotation, the step of rows with such a channel would swallow most other numbers."""
+    rows = torch.randn(200, 128)
+    rows[:, 5] *= 30.0
+    others = torch.arange(128) != 5
+    error = (round_trip(rows, INT4) - rows)[:, others]
+    assert error.norm() < 0.4 * rows[:, others].norm()
+    step = rows.abs().amax(-1, keepdim=True) / 8
+    unrotated = ((rows / step).round() * step - rows)[:, others]
+    assert unrotated.norm() > 2 * error.norm()
+
+
+def test_how_many_bytes_a_row_takes():
+    assert [count_bytes(size, INT4) for size in (0, 1, 13, 128)] == [0, 1, 7, 64]
+    assert [count_bytes(size, torch.int8) for size in (0, 1, 13, 128)] == [0, 1, 13, 128]
+
+
 @formats
 def test_zeros_and_rows_without_numbers_stay_what_they_are(survivors):
     for rows in (torch.zeros(3, 5), torch.full((2, 3), 1e-35), torch.zeros(2, 0)):
@@ -52,16 +107,29 @@ def test_zeros_and_rows_without_numbers_stay_what_they_are(survivors):
 @pytest.mark.parametrize("size", [1, 63, 200])
 def test_what_was_rounded_stays_what_it_is_and_is_near(survivors, size):
     rows = torch.randn(40, size) * torch.logspace(-9, 9, 40)[:, None]
-    once = round_trip(rows, survivors)
-    torch.testing.assert_close(round_trip(once, survivors), once, rtol=1e-6, atol=0)
-    step = rows.abs().amax(-1, keepdim=True) / (254 if survivors == torch.int8 else 28)
-    assert ((once - rows).abs() <= 1.001 * step).all()
+    once, twice = (rotated(rows, survivors, times) for times in (1, 2))
+    largest = rows.abs().amax(-1, keepdim=True)
+    assert ((twice - once).abs() <= 2e-6 * largest).all()
+    half_steps = {torch.int8: 254, torch.float8_e4m3fn: 28, INT4: 8}[survivors]
+    assert ((once - rows).abs() <= 1.005 * largest / half_steps).all()
+
+
+def rotated(rows, survivors, times):
+    """Rows that were rounded, seen as they are rounded: rotated where the format does that."""
+    mixed = count_mixed(rows.shape[-1]) if survivors == INT4 else 1
+    for _ in range(times):
+        given = rotate(rows) / mixed if survivors == INT4 else rows
+        given = round_trip(given, survivors)
+        rows = rotate(given) if survivors == INT4 else given
+    return rows
 
 
 def test_how_many_slots_a_page_of_survivors_has():
     assert count_survivor_slots(16, torch.float32, None) == 16
     assert count_survivor_slots(16, torch.float32, torch.int8) == 64
     assert count_survivor_slots(16, torch.bfloat16, torch.float8_e4m3fn) == 32
+    assert count_survivor_slots(16, torch.float32, INT4) == 128
+    assert count_survivor_slots(16, torch.bfloat16, INT4) == 64
 
 
 def read_pages(backend, q, slots, lists, shape, narrow):
@@ -114,7 +182,7 @@ def mend_all(pages, shape):
     keys, values = slots.keys.clone(), slots.values.clone()
     for part in (keys, values):
         exact = part[ring].nan_to_num(0.0)
-        view_codes(part)[is_empty] = 0
+        view_codes(part, narrow.scales.shape[1])[is_empty] = 0
         part[ring] = exact
     narrow = narrow._replace(scales=narrow.scales.nan_to_num(0.0))
     return slots._replace(keys=keys, values=values), lists, shape, narrow
@@ -166,15 +234,16 @@ class Heads:
         self.V = count_survivor_slots(S, dtype, survivors)
         self.slots = Slots(
             torch.zeros(num_pages, S, shape.key_size + 1, dtype=dtype),
-            torch.zeros(num_pages, S, shape.value_size, dtype=dtype),
+            torch.zeros(num_pages, S, shape.value_size + 1, dtype=dtype),
             torch.full((num_pages, self.V), EMPTY, dtype=torch.int32),
-            torch.zeros(num_pages, self.V, dtype=torch.bool),
+            torch.zeros(num_pages, S, dtype=torch.bool),
         )
+        scales = torch.zeros(num_pages, self.V, 2, dtype=SCALES[survivors])
         pages = torch.full((B, K, 24), num_pages - 1)
         pages[..., :ring_pages] = torch.arange(B * K * ring_pages).view(B, K, ring_pages)
         self.lists = Lists(pages, torch.full((B, K), ring_pages))
         self.tails = Tails(torch.zeros(B, K, dtype=torch.int64), torch.full((B, K), -1))
-        self.narrow = Narrow(torch.zeros(num_pages, self.V, 2), survivors, ring_pages)
+        self.narrow = Narrow(scales, survivors, ring_pages)
         self.next_page = B * K * ring_pages
 
     def step(self, sequences, positions, k, v, marks):
@@ -215,11 +284,13 @@ def view_bits(tensor):
     return tensor.view(torch.uint8) if tensor.dtype.is_floating_point else tensor
 
 
-@formats
+@pytest.mark.parametrize("survivors", [torch.int8, torch.float8_e4m3fn], ids=str)
 def test_bytes_stand_for_the_same_numbers_whoever_widens_them(survivors):
     codes = torch.arange(-128, 128, dtype=torch.int8)
     codes = codes[codes.view(survivors).float().isfinite()]
-    assert codes.view(survivors).float().equal(widen(codes, torch.tensor(1.0), survivors))
+    assert (
+        codes.view(survivors).float().equal(widen(codes, torch.tensor(1.0), survivors, len(codes)))
+    )
 
 
 def test_a_gpu_without_float8_is_refused_float8_survivors(monkeypatch):

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.gpu
 formats = pytest.mark.parametrize("survivors", FORMATS.values(), ids=FORMATS)
 PLAIN = CacheShape(num_heads=2, key_size=20, value_size=12)
 LATENT = CacheShape(num_heads=1, key_size=24, value_size=16, value_in_key=True)
+ODD = CacheShape(num_heads=1, key_size=21, value_size=9, value_in_key=True)
 SLIDING = CacheShape(
     num_heads=2, key_size=20, value_size=12, horizon=Horizon(kind="sliding", span_tokens=30)
 )
@@ -23,6 +24,7 @@ CASES = [
     (PLAIN, torch.float32),
     (PLAIN, torch.bfloat16),
     (LATENT, torch.float32),
+    (ODD, torch.float32),
     (SLIDING, torch.float32),
 ]
 cases = pytest.mark.parametrize(("shape", "dtype"), CASES, ids=str)
@@ -61,6 +63,22 @@ def test_decode_attention(shape, dtype, survivors, device):
     q = torch.randn(3, 3 * shape.num_heads, shape.key_size)
     news = news._replace(sequences=news.sequences + 1)
     run_both(page_attend, (q, news), pages, shape, shape.value_size, device)
+
+
+def test_rotated_queries_stay_within_float16(device):
+    """All numbers alike add up to as many times as much in one of them."""
+    shape, lengths = CacheShape(num_heads=1, key_size=16, value_size=16), [[(9, 90)]]
+    slots, lists, narrow = invent(shape, torch.float16, FORMATS["int4"], 9, lengths)
+    given = place([tell_news([98]), slots, lists], device)
+    narrow = narrow._replace(scales=narrow.scales.to(device))
+    q = torch.full((1, 2, 16), 60000.0, device=device)
+    outs = []
+    for dtype in (torch.float16, torch.float32):
+        to = {"out": torch.zeros_like(q), "num_seen": torch.zeros_like(given[0].rows)}
+        attend = page_attend.resolve("triton")
+        attend(q.to(dtype), *given, shape, scale=1e-5, **to, narrow=narrow)
+        outs.append(to["out"])
+    torch.testing.assert_close(*outs, atol=5e-3, rtol=0)
 
 
 @formats

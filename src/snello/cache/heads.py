@@ -101,7 +101,8 @@ class Heads:
         visible = (leaving >= 0) & in_sight(self._ends[:, None] - 1, leaving, ring.horizon)
         kept = ~marked & visible[..., None]
         targets = self._append(kept)
-        self._store.retire(slots[kept & stored], targets[kept & stored])
+        sizes = chunk.keys.shape[-1], chunk.values.shape[-1]
+        self._store.retire(slots[kept & stored], targets[kept & stored], sizes)
         fresh = kept & ~stored
         sequence, step, head = fresh.nonzero(as_tuple=True)
         index, positions = (sequence, columns[sequence, step], head), leaving[sequence, step]

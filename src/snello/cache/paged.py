@@ -19,7 +19,7 @@ from snello.cache.store import PageStore
 from snello.cache.table import PageTable
 from snello.config.engine import SurvivorFormat
 from snello.config.model import CacheShape
-from snello.ops.narrow import FORMATS
+from snello.ops.narrow import INT4
 from snello.ops.native import Backend, choose_backend, explain_refusal
 
 
@@ -68,7 +68,7 @@ class PagedMemory:
     def survivor_format(self) -> SurvivorFormat:
         """How survivors are stored, by the name that users give it."""
         formats: dict[torch.dtype | None, SurvivorFormat]
-        formats = {None: "same", FORMATS["int8"]: "int8", FORMATS["fp8"]: "fp8"}
+        formats = {None: "same", torch.int8: "int8", torch.float8_e4m3fn: "fp8", INT4: "int4"}
         return formats[self.store.survivors]
 
     @property

@@ -128,23 +128,22 @@ class Reader:
 
     def _load(self, pages: Int[Tensor, "r M"], *, has_marks: bool) -> Piece:
         """Read pages into the store's buffers, which the next call overwrites."""
-        S = self.store.page_tokens
+        S, sizes = self.store.page_tokens, self._sizes
         positions = self.store.positions[pages][..., :S].flatten(1)
-        evict = self.store.evict[pages][..., :S].flatten(1) if has_marks else None
-        return Piece(*self._trim(*self.store.gather(pages)), positions, evict)
+        evict = self.store.evict[pages].flatten(1) if has_marks else None
+        keys, values = self.store.gather(pages)
+        return Piece(keys[..., : sizes[0]], values[..., : sizes[1]], positions, evict)
 
     def _load_survivors(self, pages: Int[Tensor, "r M"], *, has_marks: bool) -> Piece:
         """Widen narrow pages, of which no token is marked."""
         positions = self.store.positions[pages].flatten(1)
         evict = torch.zeros_like(positions, dtype=torch.bool) if has_marks else None
-        return Piece(*self._trim(*self.store.gather_survivors(pages)), positions, evict)
+        return Piece(*self.store.gather_survivors(pages, self._sizes), positions, evict)
 
-    def _trim(
-        self, keys: Float[Tensor, "r N D"], values: Float[Tensor, "r N E"]
-    ) -> tuple[Float[Tensor, "r N d"], Float[Tensor, "r N e"]]:
-        """Leave what is this layer's, which may be narrower than the widest."""
-        value_width = self.shape.numbers_per_slot - self.shape.key_size
-        return keys[..., : self.shape.key_size], values[..., :value_width]
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """How much of a key and of a value is this layer's, which may be narrower than others."""
+        return self.shape.key_size, self.shape.numbers_per_slot - self.shape.key_size
 
     def _show(self, query_positions: Int[Tensor, "r T"], piece: Piece) -> Bool[Tensor, "r 1 T N"]:
         """Tell who sees what."""

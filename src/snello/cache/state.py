@@ -12,14 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from snello.cache.paged import PagedMemory
-from snello.cache.store import SCALE_BYTES, TOKEN_BYTES
+from snello.cache.store import MARK_BYTES, POSITION_BYTES, measure_scales
+from snello.ops.narrow import count_bytes
 
 
 class Codes(NamedTuple):
     """Survivors that are stored narrow: their bytes, their scales and where they stood."""
 
-    keys: Int[Tensor, "X D"]
-    values: Int[Tensor, "X E"]
+    keys: Int[Tensor, "X C"]
+    values: Int[Tensor, "X B"]
     scales: Float[Tensor, "X 2"]
     positions: Int[Tensor, " X"]
 
@@ -52,13 +53,15 @@ class SequenceState:
 def measure_state(memory: PagedMemory, sequence: int) -> int:
     """Return the bytes that `copy_out` would take."""
     store = memory.store
-    width = store.keys.shape[-1] + store.values.shape[-1]
+    widths = store.keys.shape[-1], store.values.shape[-1]
     ring = memory.count_ring(memory.length(sequence)) * memory.table.exists[:, 0]
     exact, behind = int(ring.sum()), int(memory.count_survivors(sequence).sum())
-    exact_bytes = width * store.dtype.itemsize + TOKEN_BYTES
+    exact_bytes = sum(widths) * store.dtype.itemsize + POSITION_BYTES + MARK_BYTES
     if store.survivors is None:
         return (exact + behind) * exact_bytes
-    return exact * exact_bytes + behind * (width + SCALE_BYTES + TOKEN_BYTES - 1)
+    codes = sum(count_bytes(width, store.survivors) for width in widths)
+    narrow_bytes = codes + measure_scales(store.survivors) + POSITION_BYTES
+    return exact * exact_bytes + behind * narrow_bytes
 
 
 def copy_out(memory: PagedMemory, sequence: int) -> SequenceState:

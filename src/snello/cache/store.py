@@ -2,7 +2,7 @@
 
 A slot holds the key and the value of one token of one head, the token's position, and whether it is
 marked for eviction. Keys come after RoPE, so slots may be in any order. A page of survivors may
-hold one byte a number, in more slots; the bytes of a page are the same.
+hold a byte or half a byte a number, in more slots; the bytes of a page are the same.
 """
 
 from collections.abc import Sequence
@@ -14,15 +14,14 @@ from torch import Tensor
 from snello.cache.pages import PagePool
 from snello.config.model import CacheShape
 from snello.ops.huge import allocate_zeros
-from snello.ops.narrow import narrow, widen
+from snello.ops.narrow import BITS, SCALES, narrow, widen
 from snello.ops.pages import Narrow, Slots, count_survivor_slots, view_codes
 
 EMPTY = 2**30
 """The position of a slot without a token: ahead of every query, so that no rule ever shows it."""
 
 
-TOKEN_BYTES = 5  # position and mark: 4 + 1
-SCALE_BYTES = 8  # of a key and of a value, float32
+POSITION_BYTES, MARK_BYTES = 4, 1
 
 
 def measure_page(
@@ -32,15 +31,25 @@ def measure_page(
     survivors: torch.dtype | None = None,
 ) -> int:
     """Return the bytes of one page: its numbers, and what is noted beside them for each slot."""
-    numbers = page_tokens * sum(_widths(shapes)) * dtype.itemsize
-    beside = TOKEN_BYTES + (0 if survivors is None else SCALE_BYTES)
-    return numbers + count_survivor_slots(page_tokens, dtype, survivors) * beside
+    numbers = page_tokens * (sum(_widths(shapes, survivors)) * dtype.itemsize + MARK_BYTES)
+    num_slots = count_survivor_slots(page_tokens, dtype, survivors)
+    return numbers + num_slots * (POSITION_BYTES + measure_scales(survivors))
 
 
-def _widths(shapes: Sequence[CacheShape]) -> tuple[int, int]:
-    """How wide the widest key is, and the widest value that is not part of its key."""
+def measure_scales(survivors: torch.dtype | None) -> int:
+    """Return the bytes of the scales of one survivor: of its key and of its value."""
+    return 0 if survivors is None else 2 * SCALES[survivors].itemsize
+
+
+def _widths(shapes: Sequence[CacheShape], survivors: torch.dtype | None) -> tuple[int, int]:
+    """How wide the widest key is, and the widest value that is not part of its key.
+
+    Both even where two numbers share a byte.
+    """
     values = [0 if shape.value_in_key else shape.value_size for shape in shapes]
-    return max(shape.key_size for shape in shapes), max(values)
+    per_byte = 1 if survivors is None else 8 // BITS[survivors]
+    key, value = max(shape.key_size for shape in shapes), max(values)
+    return key + -key % per_byte, value + -value % per_byte
 
 
 class PageStore:
@@ -63,7 +72,7 @@ class PageStore:
         device: torch.device,
         survivors: torch.dtype | None = None,
     ) -> None:
-        key_width, value_width = _widths(shapes)
+        key_width, value_width = _widths(shapes, survivors)
         self.page_tokens, self.dtype, self.survivors = page_tokens, dtype, survivors
         self.survivor_tokens = count_survivor_slots(page_tokens, dtype, survivors)
         self.bytes_per_page = measure_page(shapes, page_tokens, dtype, survivors)
@@ -80,9 +89,10 @@ class PageStore:
         self.values = allocate_zeros((*slots, value_width), dtype, device)
         places = (num_pages + 2, self.survivor_tokens)
         self.positions = torch.full(places, EMPTY, dtype=torch.int32, device=device)
-        self.evict = torch.zeros(places, dtype=torch.bool, device=device)
+        self.evict = torch.zeros(slots, dtype=torch.bool, device=device)
         num_scales = 0 if survivors is None else self.survivor_tokens
-        self.scales = torch.zeros(num_pages + 2, num_scales, 2, dtype=torch.float32, device=device)
+        kind = torch.float32 if survivors is None else SCALES[survivors]
+        self.scales = torch.zeros(num_pages + 2, num_scales, 2, dtype=kind, device=device)
         self.tile_bytes = 2**23 if device.type == "cpu" else 2**28
         self._key_scratch = self.keys.new_zeros(0, key_width)
         self._value_scratch = self.values.new_zeros(0, value_width)
@@ -112,7 +122,7 @@ class PageStore:
         self.values = torch.cat([self.values, self.values.new_zeros(*slots, self.values.shape[-1])])
         places = (num_pages, self.survivor_tokens)
         self.positions = torch.cat([self.positions, self.positions.new_full(places, EMPTY)])
-        self.evict = torch.cat([self.evict, self.evict.new_zeros(places)])
+        self.evict = torch.cat([self.evict, self.evict.new_zeros(slots)])
         more_scales = self.scales.new_zeros(num_pages, *self.scales.shape[1:])
         self.scales = torch.cat([self.scales, more_scales])
         self.pool.extend(first_page, num_pages)
@@ -128,25 +138,27 @@ class PageStore:
         """Put tokens, with their marks, into slots that are not survivors'."""
         _put(self.keys, slots, keys)
         _put(self.values, slots, values)
-        places = self._place(slots)
-        self.positions.view(-1)[places] = positions.to(torch.int32)
-        self.evict.view(-1)[places] = evict
+        self.positions.view(-1)[self._place(slots)] = positions.to(torch.int32)
+        self.evict.view(-1)[slots] = evict
 
     def mark(self, slots: Int[Tensor, "*shape"], evict: Bool[Tensor, "*shape"]) -> None:
         """Note what was decided about the tokens in `slots`."""
-        self.evict.view(-1)[self._place(slots)] = evict
+        self.evict.view(-1)[slots] = evict
 
     def marks(self, slots: Int[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
         """Tell what was decided about the tokens in `slots`."""
-        return self.evict.view(-1)[self._place(slots)]
+        return self.evict.view(-1)[slots]
 
     def positions_of(self, slots: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         """Tell the positions of the tokens in `slots`."""
         return self.positions.view(-1)[self._place(slots)]
 
-    def retire(self, sources: Int[Tensor, " N"], targets: Int[Tensor, " N"]) -> None:
-        """Copy tokens from slots to survivors' slots; the copies are unmarked."""
-        keys, values = self.keys.flatten(0, 1)[sources], self.values.flatten(0, 1)[sources]
+    def retire(
+        self, sources: Int[Tensor, " N"], targets: Int[Tensor, " N"], sizes: tuple[int, int]
+    ) -> None:
+        """Copy tokens of a layer's `sizes` from slots to survivors' slots, unmarked."""
+        keys = self.keys.flatten(0, 1)[sources, : sizes[0]]
+        values = self.values.flatten(0, 1)[sources, : sizes[1]]
         self.write_survivors(targets, keys, values, self.positions_of(sources))
 
     def write_survivors(
@@ -170,24 +182,23 @@ class PageStore:
     def write_codes(
         self,
         slots: Int[Tensor, " N"],
-        keys: Int[Tensor, "N D"],
-        values: Int[Tensor, "N E"],
+        keys: Int[Tensor, "N C"],
+        values: Int[Tensor, "N B"],
         scales: Float[Tensor, "N 2"],
         positions: Int[Tensor, " N"],
     ) -> None:
-        """Put unmarked tokens that are rounded already into survivors' slots."""
-        _put(view_codes(self.keys), slots, keys)
-        _put(view_codes(self.values), slots, values)
+        """Put tokens that are rounded already into survivors' slots."""
+        for codes, rows in zip(self._codes, (keys, values), strict=True):
+            _put(codes, slots, rows)
         self.scales.view(-1, 2)[slots] = scales
         self.positions.view(-1)[slots] = positions.to(torch.int32)
-        self.evict.view(-1)[slots] = False
 
     def read_codes(
         self, slots: Int[Tensor, " N"]
-    ) -> tuple[Int[Tensor, "N D"], Int[Tensor, "N E"], Float[Tensor, "N 2"]]:
+    ) -> tuple[Int[Tensor, "N C"], Int[Tensor, "N B"], Float[Tensor, "N 2"]]:
         """Read rounded keys, rounded values and their scales from survivors' slots."""
-        codes = [view_codes(part).flatten(0, 1)[slots] for part in (self.keys, self.values)]
-        return codes[0], codes[1], self.scales.view(-1, 2)[slots]
+        keys, values = (codes.flatten(0, 1)[slots] for codes in self._codes)
+        return keys, values, self.scales.view(-1, 2)[slots]
 
     def gather(
         self, pages: Int[Tensor, "R M"]
@@ -203,13 +214,15 @@ class PageStore:
         return keys, _take(self.values, pages, self._value_scratch[:num_slots])
 
     def gather_survivors(
-        self, pages: Int[Tensor, "R M"]
+        self, pages: Int[Tensor, "R M"], sizes: tuple[int, int]
     ) -> tuple[Float[Tensor, "R N D"], Float[Tensor, "R N E"]]:
-        """Read what the keys and values of whole narrow pages stand for."""
+        """Read what the keys and values of whole narrow pages stand for, of a layer's `sizes`."""
         assert self.survivors is not None
         scales = self.scales[pages].flatten(1, 2)  # (R, N, 2)
-        codes = [view_codes(part)[pages].flatten(1, 2) for part in (self.keys, self.values)]
-        keys, values = (widen(part, scales[..., i], self.survivors) for i, part in enumerate(codes))
+        codes = [part[pages].flatten(1, 2) for part in self._codes]
+        keys, values = (
+            widen(part, scales[..., i], self.survivors, sizes[i]) for i, part in enumerate(codes)
+        )
         return keys, values
 
     def give_back(self, pages: Int[Tensor, " N"]) -> None:
@@ -234,10 +247,16 @@ class PageStore:
         self.keys.flatten(0, 1)[slots] = 0
         self.values.flatten(0, 1)[slots] = 0
         self.positions.view(-1)[self._place(slots)] = EMPTY
-        self.evict.view(-1)[self._place(slots)] = False
+        self.evict.view(-1)[slots] = False
+
+    @property
+    def _codes(self) -> tuple[Int[Tensor, "P V C"], Int[Tensor, "P V B"]]:
+        """The bytes of all keys and of all values, as rows of survivors."""
+        num_slots = self.survivor_tokens
+        return view_codes(self.keys, num_slots), view_codes(self.values, num_slots)
 
     def _place(self, slots: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-        """Where the positions and marks of slots stand that are not survivors'."""
+        """Where the positions of slots stand that are not survivors'."""
         S, V = self.page_tokens, self.survivor_tokens
         return slots if S == V else slots // S * V + slots % S
 

@@ -51,6 +51,8 @@ def run(config: EvaluateConfig) -> None:
             device=config.device,
             weights=config.weights,
             weights_group=config.weights_group,
+            kv_dtype=config.kv_dtype,
+            survivors=config.survivors,
         ),
         base=config.base,
     )
@@ -77,7 +79,7 @@ def open_by_kind(
     """Return what builds an engine for one memory; each model is read once.
 
     `sparse` runs on the model that learned to forget, `dense` and `window` on the other one, which
-    may be the same.
+    may be the same; of narrow survivors, `sparse` alone has any.
     """
     loaded = {path: load_model(path, base) for path in {str(sparse_model), str(other_model)}}
     for model in loaded.values():
@@ -86,7 +88,8 @@ def open_by_kind(
     def open_memory(kind: MemoryKind, window_tokens: int | None) -> Served:
         model = loaded[str(sparse_model if kind == "sparse" else other_model)]
         codec = TextCodec(model.folder)
-        plan = choose_memory(model.decision, kind, window_tokens)
+        survivors = engine.survivors if kind == "sparse" else "same"
+        plan = choose_memory(model.decision, kind, window_tokens, survivors)
         return Served(
             engine=build_engine(model, plan, engine, eos_ids=codec.eos_ids), codec=codec, plan=plan
         )

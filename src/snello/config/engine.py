@@ -17,7 +17,7 @@ MemoryKind = Literal["dense", "sparse", "window"]
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 KvDtype = Literal["auto", "float32", "bfloat16", "float16"]
-SurvivorFormat = Literal["same", "int8", "fp8"]
+SurvivorFormat = Literal["same", "int8", "fp8", "int4"]
 WeightFormat = Literal["int8", "int4"]
 Group = Literal[32, 64, 128]
 
@@ -92,8 +92,8 @@ class EngineConfig:
     """What tokens are stored in; `auto`: what is computed in, `dtype`."""
 
     survivors: SurvivorFormat = "same"
-    """Store what left the window in `int8` or `fp8` (e4m3), each key and value under a scale of its
-    own; `same`: like the window, which always stays exact. Not for dense memory."""
+    """Store what left the window in `int8`, `fp8` (e4m3) or `int4`, each key and value under a
+    scale of its own; `same`: like the window, which always stays exact. Not for dense memory."""
 
     weights: WeightFormat | None = None
     """Round the weights to `int8` or `int4` on loading (CPU only); without it, they are as in the

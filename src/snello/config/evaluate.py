@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 import tyro
 
 from snello.config.contender import Contender, parse_contenders
-from snello.config.engine import Device, Group, MemoryKind, SamplingConfig, WeightFormat
+from snello.config.engine import (
+    Device,
+    Group,
+    KvDtype,
+    MemoryKind,
+    SamplingConfig,
+    SurvivorFormat,
+    WeightFormat,
+)
 
 Metric = Literal["vote", "pass_all", "pass_k", "mean"]
 DEFAULT_LENGTH_TOKENS = 512
@@ -63,6 +71,12 @@ class EvaluateConfig:
 
     weights_group: Group = 64
     """How many inputs share a scale of rounded weights."""
+
+    kv_dtype: KvDtype = "auto"
+    """What all memories store tokens in; `auto`: what is computed in."""
+
+    survivors: SurvivorFormat = "same"
+    """Let `sparse` store what left its window in `int8`, `fp8` or `int4`."""
 
     json: Path | None = None
     """Also write the results here, as one object."""

@@ -12,7 +12,7 @@
 namespace snello {
 
 // Slots of S tokens a page, `key_stride` and `value_stride` numbers apart; float or bfloat16. A
-// page has `page_places` positions and marks, of which only one of narrow survivors fills all.
+// page has S marks and `page_places` positions, of which only one of narrow survivors fills all.
 struct Slots {
   const void* keys;
   const void* values;
@@ -21,11 +21,24 @@ struct Slots {
   bool is_bfloat16;
 };
 
-// Pages behind the first `ring_pages` of each head hold one byte a number, in `page_places` slots.
+// Pages behind the first `ring_pages` of each head hold bytes, in `page_places` slots.
 struct Narrow {
   Format format = Format::same;
-  float* scales = nullptr;  // for each slot, of its key and of its value
+  void* scales = nullptr;  // for each slot, of its key and of its value; see `load_scale`
   int64_t ring_pages = INT64_MAX;
+
+  // Scales of nibbles are bfloat16, all others are float.
+  float load_scale(int64_t index) const {
+    if (format == Format::int4) return static_cast<const c10::BFloat16*>(scales)[index];
+    return static_cast<const float*>(scales)[index];
+  }
+  void store_scale(int64_t index, float scale) const {
+    if (format == Format::int4) {
+      static_cast<c10::BFloat16*>(scales)[index] = scale;
+    } else {
+      static_cast<float*>(scales)[index] = scale;
+    }
+  }
 };
 
 // Pages of each head of one layer: `pages[(sequence * most_heads + head) * width + column]`.
@@ -51,15 +64,20 @@ inline Slots unpack_slots(const at::Tensor& keys, const at::Tensor& values,
           values.size(2),        dtype == at::kBFloat16};
 }
 
+// The format follows from the scales, which are bfloat16 beside nibbles, and from `is_float8`.
 inline Narrow unpack_narrow(const std::optional<at::Tensor>& scales, bool is_float8,
                             int64_t ring_pages, const at::Tensor& keys, const Slots& slots) {
   if (!scales) return {};
-  TORCH_CHECK(scales->scalar_type() == at::kFloat && scales->is_contiguous() &&
+  const bool is_int4 = scales->scalar_type() == at::kBFloat16;
+  const int64_t per_byte = is_int4 ? 2 : 1;
+  TORCH_CHECK((is_int4 || scales->scalar_type() == at::kFloat) && scales->is_contiguous() &&
                   scales->numel() == 2 * keys.size(0) * slots.page_places &&
-                  slots.page_places == slots.page_tokens * keys.element_size(),
-              "scales must be float32, two for each slot of a page of one byte a number");
-  return {is_float8 ? Format::float8 : Format::int8,
-          const_cast<float*>(scales->const_data_ptr<float>()), ring_pages};
+                  slots.page_places == slots.page_tokens * keys.element_size() * per_byte &&
+                  slots.key_stride % per_byte == 0 && slots.value_stride % per_byte == 0,
+              "scales must be two for each slot of a page: float32 beside bytes, bfloat16 beside "
+              "nibbles, of which rows have an even number");
+  const Format format = is_int4 ? Format::int4 : is_float8 ? Format::float8 : Format::int8;
+  return {format, const_cast<void*>(scales->const_data_ptr()), ring_pages};
 }
 
 inline Lists unpack_lists(const at::Tensor& pages, const at::Tensor& num_held) {

@@ -1,7 +1,8 @@
 """How pages are shown to the operators that read and write them. Knows nothing of who owns them.
 
 Dims: P pages of S slots, N sequences that may be open, B that are worked on, K key-value heads,
-M pages listed for each, V slots of a page of survivors. V is S unless survivors are narrow.
+M pages listed for each, V slots of a page of survivors, C bytes of one of its rows. V is S unless
+survivors are narrow.
 """
 
 from typing import NamedTuple
@@ -10,34 +11,35 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from snello.ops.narrow import widen
+from snello.ops.narrow import BITS, widen
 
 
 def count_survivor_slots(
     page_tokens: int, dtype: torch.dtype, survivors: torch.dtype | None
 ) -> int:
     """How many slots the bytes of a page make where survivors are stored as `survivors`."""
-    return page_tokens if survivors is None else page_tokens * dtype.itemsize // survivors.itemsize
+    bits = 8 * dtype.itemsize
+    return page_tokens if survivors is None else page_tokens * bits // BITS[survivors]
 
 
 class Slots(NamedTuple):
     """The contents of a page store, of which a layer may fill only the first part of each row.
 
     Slots without a token have a position that is ahead of every query. Of a page that is not one of
-    survivors, only the first S positions and marks are in use.
+    survivors, only the first S positions are in use; of one of narrow survivors, no mark is.
     """
 
     keys: Float[Tensor, "P S D"]
     values: Float[Tensor, "P S E"]
     positions: Int[Tensor, "P V"]
-    evict: Bool[Tensor, "P V"]
+    evict: Bool[Tensor, "P S"]
 
 
 class Narrow(NamedTuple):
     """What makes survivors of bytes: a format, and a scale for each key and each value.
 
-    The first `ring_pages` pages of each head are as in `Slots`; those behind hold one byte a
-    number in the same tensors, see `view_codes`.
+    The first `ring_pages` pages of each head are as in `Slots`; those behind hold bytes in the same
+    tensors, see `view_codes`, of which a layer fills the first part of each row.
     """
 
     scales: Float[Tensor, "P V 2"]
@@ -98,25 +100,31 @@ class Tokens(NamedTuple):
         return Tokens(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
 
 
-def view_codes(stored: Float[Tensor, "P S D"]) -> Int[Tensor, "P V D"]:
-    """Show the bytes of pages as pages of survivors, one byte a number."""
-    num_pages, page_tokens, size = stored.shape
-    num_slots = count_survivor_slots(page_tokens, stored.dtype, torch.int8)
-    return stored.view(torch.int8).view(num_pages, num_slots, size)
+def view_codes(stored: Float[Tensor, "P S D"], num_slots: int) -> Int[Tensor, "P V C"]:
+    """Show the bytes of pages as pages of `num_slots` survivors each."""
+    raw = stored.view(torch.int8)
+    num_pages, page_tokens, size = raw.shape
+    return raw.view(num_pages, num_slots, page_tokens * size // num_slots)
 
 
-def load_head(slots: Slots, pages: Int[Tensor, " M"], narrow: Narrow | None) -> Tokens:
-    """Bring the tokens of one head's pages together, empty slots included."""
+def load_head(
+    slots: Slots, pages: Int[Tensor, " M"], narrow: Narrow | None, sizes: tuple[int, int]
+) -> Tokens:
+    """Bring the tokens of one head's pages together, empty slots included.
+
+    `sizes` says how many numbers of each key and of each value are this layer's.
+    """
     if narrow is None:
-        keys, values, positions, evict = (part[pages].flatten(0, 1) for part in slots)
+        parts = (slots.keys[..., : sizes[0]], slots.values[..., : sizes[1]], *slots[2:])
+        keys, values, positions, evict = (part[pages].flatten(0, 1) for part in parts)
         return Tokens(keys, values, positions, evict, torch.zeros_like(evict))
     S, ring, tail = slots.keys.shape[1], pages[: narrow.ring_pages], pages[narrow.ring_pages :]
-    exact = Slots(*(part[ring][:, :S] for part in slots))
-    scales = narrow.scales[tail].flatten(0, 1)
+    exact = slots._replace(positions=slots.positions[:, :S])
+    scales, positions = narrow.scales[tail].flatten(0, 1), slots.positions[tail].flatten()
     keys, values = (
-        widen(view_codes(part)[tail].flatten(0, 1), scales[:, i], narrow.dtype)
-        for i, part in enumerate(slots[:2])
+        widen(codes[tail].flatten(0, 1), scales[:, i], narrow.dtype, sizes[i])
+        for i, codes in enumerate(view_codes(part, slots.positions.shape[1]) for part in slots[:2])
     )
-    marks = slots.evict[tail].flatten()
-    survivors = Tokens(keys, values, slots.positions[tail].flatten(), marks, torch.ones_like(marks))
-    return load_head(exact, torch.arange(len(ring), device=ring.device), None).join(survivors)
+    unmarked = torch.zeros_like(positions, dtype=torch.bool)
+    survivors = Tokens(keys, values, positions, unmarked, ~unmarked)
+    return load_head(exact, ring, None, sizes).join(survivors)

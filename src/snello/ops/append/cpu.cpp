@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kHeadsAlone = 128;  // fewer heads are not worth waking another thread
 
-// A slot of a page, and where its position and mark stand.
+// A slot of a page, where its mark stands too, and where its position stands.
 struct Place {
   int64_t slot, place;
 };
@@ -32,12 +32,12 @@ void copy(const Rows& rows, int64_t from, int64_t to) {
               rows.stride * sizeof(Stored));
 }
 
-// Round a row to bytes, in a survivor's slot.
+// Round a row to bytes, in a survivor's slot; `which` scale of it is that of the row.
 template <typename Stored>
-void narrow(const Rows& rows, int64_t from, int64_t to, Format format, float* scale) {
-  auto* bytes = static_cast<uint8_t*>(rows.stored) + to * rows.stride;
+void narrow(const Rows& rows, int64_t from, int64_t to, const Narrow& narrow, int64_t which) {
+  auto* bytes = static_cast<uint8_t*>(rows.stored) + to * count_bytes(rows.stride, narrow.format);
   const auto* row = static_cast<const Stored*>(rows.stored) + from * rows.stride;
-  *scale = narrow_row(row, rows.width, format, bytes);
+  narrow.store_scale(2 * to + which, narrow_row(row, rows.width, narrow.format, bytes));
 }
 
 template <typename Stored>
@@ -45,11 +45,11 @@ void retire(const Append& call, int64_t from, int64_t to) {
   if (call.narrow.format == Format::same) {
     copy<Stored>(call.keys, from, to);
     copy<Stored>(call.values, from, to);
+    call.evict[to] = false;
     return;
   }
-  float* scales = call.narrow.scales + 2 * to;
-  narrow<Stored>(call.keys, from, to, call.narrow.format, scales);
-  narrow<Stored>(call.values, from, to, call.narrow.format, scales + 1);
+  narrow<Stored>(call.keys, from, to, call.narrow, 0);
+  narrow<Stored>(call.values, from, to, call.narrow, 1);
 }
 
 // Where the survivors of a head end; takes the spare page if the last one is full. Survivors fill
@@ -79,20 +79,19 @@ void append_to_head(const Append& call, int64_t b, int64_t head) {
     return {page * S + slot % S, page * call.page_places + slot % S};
   };
   const bool is_own = call.about[b] == new_position;
-  if (call.about[b] >= 0 && !is_own) call.evict[find(call.about[b]).place] = call.marks[token];
+  if (call.about[b] >= 0 && !is_own) call.evict[find(call.about[b]).slot] = call.marks[token];
   const auto [slot, place] = find(new_position);
   const int64_t old = new_position - call.ring_tokens;
-  if (old >= 0 && !call.evict[place] &&
+  if (old >= 0 && !call.evict[slot] &&
       new_position <= last_reader(old, false, call.rule)) {
     const int64_t target = find_tail(call, row, call.num_survivors[row]++);
     retire<Stored>(call, slot, target);
     call.slot_positions[target] = call.slot_positions[place];
-    call.evict[target] = false;
   }
   write<Stored>(call.keys, slot, call.rows[b], head);
   write<Stored>(call.values, slot, call.rows[b], head);
   call.slot_positions[place] = static_cast<int32_t>(new_position);
-  call.evict[place] = is_own && call.marks[token];
+  call.evict[slot] = is_own && call.marks[token];
 }
 
 }  // namespace

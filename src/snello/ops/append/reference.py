@@ -62,7 +62,8 @@ def append_token(  # noqa: PLR0913  (operators are told all they need)
     tails.num_survivors[mine] += kept
     # What is dropped is copied onto itself.
     target = page.where(kept, slot[0]), (count % V).where(kept, slot[1])
-    evict[target] = evict[slot] & ~kept
+    if narrow is None:  # of narrow survivors, no mark is in use
+        evict[target] = evict[slot] & ~kept
     positions[target] = positions[slot]
     for i, (store, fresh) in enumerate(((slots.keys, k), (slots.values, v))):
         if narrow is None:
@@ -70,7 +71,7 @@ def append_token(  # noqa: PLR0913  (operators are told all they need)
         else:
             rows, goal = store[slot][kept][:, : fresh.shape[-1]], (target[0][kept], target[1][kept])
             codes, narrow.scales[*goal, i] = round_rows(rows, narrow.dtype)
-            view_codes(store)[*goal, : fresh.shape[-1]] = codes
+            view_codes(store, V)[*goal, : codes.shape[-1]] = codes
         store[*slot, : fresh.shape[-1]] = fresh[news.rows].to(store.dtype)
     positions[slot] = news.positions[:, None].expand_as(slot[0]).int()
     evict[slot] = marks & is_own

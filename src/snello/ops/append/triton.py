@@ -8,7 +8,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.narrow.triton import choose_scale, choose_shrink, round_numbers, unpack_narrow
+from snello.ops.narrow.triton import (
+    NIBBLES,
+    choose_scale,
+    choose_shrink,
+    choose_step,
+    find_extreme,
+    pack_nibbles,
+    rotate,
+    round_numbers,
+    round_to_nibbles,
+    unpack_narrow,
+)
 from snello.ops.pages import Lists, Narrow, News, Slots, Tails
 from snello.ops.retain.triton import in_sight, unpack_horizon
 
@@ -16,10 +27,43 @@ from snello.ops.retain.triton import in_sight, unpack_horizon
 @triton.jit
 @no_type_check
 def find_slot(listed_pages, position, RING: tl.constexpr, S: tl.constexpr, V: tl.constexpr):
-    """Where a position lies in the ring, and where it is noted; 0 for whoever asks about nobody."""
+    """Where a position and its mark lie in the ring, and where it is noted; 0 for nobody's."""
     place = tl.maximum(position, 0) % RING
     page = tl.load(listed_pages + place // S)
     return page * S + place % S, page * V + place % S
+
+
+@triton.jit
+@no_type_check
+def retire_row(
+    row,
+    codes,
+    scale,
+    target,
+    fits,
+    STRIDE: tl.constexpr,
+    SIZE: tl.constexpr,
+    WIDE: tl.constexpr,
+    FORMAT: tl.constexpr,
+):
+    """Round a row (WIDE), of which SIZE numbers count, into a survivor's slot."""
+    d = tl.arange(0, WIDE)
+    is_number = fits & (d < SIZE)
+    row = tl.where(is_number, row.to(tl.float32), 0.0)
+    if FORMAT == NIBBLES:
+        MIXED: tl.constexpr = (SIZE & -SIZE) if SIZE > 0 else 1
+        rotated = rotate(tl.reshape(row, (1, WIDE)), MIXED)
+        extreme = find_extreme(rotated)
+        pairs = pack_nibbles(round_to_nibbles(rotated, extreme))
+        c = tl.arange(0, WIDE // 2)
+        tl.store(codes + target * (STRIDE // 2) + c, pairs, mask=fits & (2 * c < SIZE))
+        step = tl.sum(choose_step(extreme), 0) * (1.0 / MIXED)
+        tl.store(scale, step.to(scale.dtype.element_ty), mask=fits)
+    else:
+        most = tl.max(tl.abs(row), 0)
+        rounded = round_numbers(row * choose_shrink(most, FORMAT), FORMAT)
+        tl.store(codes + target * STRIDE + d, rounded, mask=is_number)
+        tl.store(scale, choose_scale(most, FORMAT), mask=fits)
 
 
 @triton.jit
@@ -69,12 +113,12 @@ def append_to_heads(
     mark = tl.load(marks + row * marks_stride + head) != 0
     is_own = told_position == new
     is_told = (told_position >= 0) & (told_position != new)
-    _, told = find_slot(listed_pages, told_position, RING, S, V)
+    told, _ = find_slot(listed_pages, told_position, RING, S, V)
     slot, place = find_slot(listed_pages, new, RING, S, V)
     old = new - RING
 
-    is_marked = tl.load(evict + place) != 0
-    is_marked = (is_told & (told == place) & mark) | (~(is_told & (told == place)) & is_marked)
+    is_marked = tl.load(evict + slot) != 0
+    is_marked = (is_told & (told == slot) & mark) | (~(is_told & (told == slot)) & is_marked)
     kept = (old >= 0) & in_sight(new, old, span, HORIZON) & ~is_marked
     count = tl.load(num_survivors + listed)
     held = tl.load(num_held + listed)
@@ -98,33 +142,43 @@ def append_to_heads(
 
     if FORMAT == 0:
         tl.store(keys + target * KEY_STRIDE + d, old_key, mask=fits & is_key)
+        tl.store(evict + target, 0, mask=fits)
     else:
-        is_number = fits & (d < KEY_SIZE)
-        old_key = tl.where(is_number, old_key.to(tl.float32), 0.0)
-        most = tl.max(tl.abs(old_key), 0)
-        codes = round_numbers(old_key * choose_shrink(most, FORMAT), FORMAT)
-        tl.store(key_codes + target * KEY_STRIDE + d, codes, mask=is_number)
-        tl.store(scales + 2 * target, choose_scale(most, FORMAT), mask=fits)
+        retire_row(
+            old_key,
+            key_codes,
+            scales + 2 * target,
+            target,
+            fits,
+            KEY_STRIDE,
+            KEY_SIZE,
+            KEY_WIDE,
+            FORMAT,
+        )
     tl.store(positions + target, old_position, mask=fits)
-    tl.store(evict + target, 0, mask=fits)
     key = tl.load(k + token * KEY_SIZE + d, mask=d < KEY_SIZE, other=0.0)
     tl.store(keys + slot * KEY_STRIDE + d, key.to(keys.dtype.element_ty), mask=d < KEY_SIZE)
     if VALUE_STRIDE > 0:
         if FORMAT == 0:
             tl.store(values + target * VALUE_STRIDE + e, old_value, mask=fits & is_value)
         else:
-            is_number = fits & (e < VALUE_SIZE)
-            old_value = tl.where(is_number, old_value.to(tl.float32), 0.0)
-            most = tl.max(tl.abs(old_value), 0)
-            codes = round_numbers(old_value * choose_shrink(most, FORMAT), FORMAT)
-            tl.store(value_codes + target * VALUE_STRIDE + e, codes, mask=is_number)
-            tl.store(scales + 2 * target + 1, choose_scale(most, FORMAT), mask=fits)
+            retire_row(
+                old_value,
+                value_codes,
+                scales + 2 * target + 1,
+                target,
+                fits,
+                VALUE_STRIDE,
+                VALUE_SIZE,
+                VALUE_WIDE,
+                FORMAT,
+            )
         value = tl.load(v + token * VALUE_SIZE + e, mask=e < VALUE_SIZE, other=0.0)
         value = value.to(values.dtype.element_ty)
         tl.store(values + slot * VALUE_STRIDE + e, value, mask=e < VALUE_SIZE)
     tl.store(positions + place, new.to(tl.int32))
-    tl.store(evict + place, mark & is_own)
-    tl.store(evict + told, mark, mask=is_told & (told != place))
+    tl.store(evict + slot, mark & is_own)
+    tl.store(evict + told, mark, mask=is_told & (told != slot))
     tl.store(listed_pages + column, tail, mask=fits & opens)
     tl.store(num_held + listed, held + 1, mask=fits & opens)
     tl.store(spare + listed, -1, mask=fits & opens)

@@ -144,7 +144,7 @@ int64_t list_seen(const Call& call, const Task& task, std::vector<Seen>& seen) {
     const int64_t page = call.lists.pages[row * call.lists.width + column];
     for (int64_t i = 0; i < S; ++i) {
       add(is_exact ? From::slot : From::survivor, page * S + i, call.slots.positions[page * P + i],
-          call.evict[page * P + i]);
+          is_exact && call.evict[page * S + i]);
     }
   }
   if (call.fresh_keys == nullptr) return pairs;
@@ -207,10 +207,12 @@ struct Rows {
 void bring(const Call& call, const Rows& rows, const Seen& key, std::vector<uint8_t>& bytes,
            float* to) {
   const int64_t first = key.place * rows.stride, size = rows.size;
+  const snello::Format format = call.narrow.format;
   if (key.from == From::survivor) {
-    const float scale = call.narrow.scales[2 * key.place + rows.which_scale];
-    snello::widen_row(static_cast<const uint8_t*>(rows.stored) + first, size, call.meanings, scale,
-                      to);
+    const float scale = call.narrow.load_scale(2 * key.place + rows.which_scale);
+    const auto* row = static_cast<const uint8_t*>(rows.stored) +
+                      key.place * snello::count_bytes(rows.stride, format);
+    snello::widen_row(row, size, format, call.meanings, scale, to);
   } else if (key.from == From::slot || key.from == From::rounded_slot) {
     widen(rows.stored, call.slots.is_bfloat16, first, size, to);
   } else {
@@ -218,8 +220,8 @@ void bring(const Call& call, const Rows& rows, const Seen& key, std::vector<uint
   }
   if (key.from == From::rounded_slot || key.from == From::rounded_chunk) {
     bytes.resize(size);
-    const float scale = snello::narrow_row(to, size, call.narrow.format, bytes.data());
-    snello::widen_row(bytes.data(), size, call.meanings, scale, to);
+    const float scale = snello::narrow_row(to, size, format, bytes.data());
+    snello::widen_row(bytes.data(), size, format, call.meanings, scale, to);
   }
 }
 

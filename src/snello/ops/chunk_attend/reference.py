@@ -39,8 +39,8 @@ def attend_chunks(  # noqa: PLR0913  (operators are told all they need)
     for b, (row, start, sequence, count) in enumerate(zip(*columns, strict=True)):
         rows, new = slice(row, row + count), torch.arange(start, start + count, device=q.device)
         for head, num_pages in enumerate(lists.num_held[sequence, :K].tolist()):
-            tokens = load_head(slots, lists.pages[sequence, head, :num_pages], narrow)
-            tokens = _trim(tokens, shape, q.dtype)
+            pages = lists.pages[sequence, head, :num_pages]
+            tokens = _load(slots, pages, narrow, shape, q.dtype)
             if fresh is not None:
                 keys, values, marks = (part[rows, head] for part in fresh)
                 own = Tokens(keys, values, new.int(), marks, torch.zeros_like(marks))
@@ -58,11 +58,17 @@ def attend_chunks(  # noqa: PLR0913  (operators are told all they need)
             out[rows, mine] = attend_part(*given, scale=scale).out[0]
 
 
-def _trim(tokens: Tokens, shape: CacheShape, dtype: torch.dtype) -> Tokens:
-    """Leave what is this layer's, which may be narrower than the widest, in the queries' dtype."""
-    value_width = shape.numbers_per_slot - shape.key_size
-    keys, values = tokens.keys[:, : shape.key_size], tokens.values[:, :value_width]
-    return tokens._replace(keys=keys.to(dtype), values=values.to(dtype))
+def _load(
+    slots: Slots,
+    pages: Int[Tensor, " M"],
+    narrow: Narrow | None,
+    shape: CacheShape,
+    dtype: torch.dtype,
+) -> Tokens:
+    """Read what is this layer's, which may be narrower than the widest, in the queries' dtype."""
+    sizes = shape.key_size, shape.numbers_per_slot - shape.key_size
+    tokens = load_head(slots, pages, narrow, sizes)
+    return tokens._replace(keys=tokens.keys.to(dtype), values=tokens.values.to(dtype))
 
 
 def _round_old(

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.attend.triton import attend_block
+from snello.ops.attend.triton import attend_block, choose_widths
 from snello.ops.gpu import LOG2_E, choose_product, count_programs
-from snello.ops.narrow.triton import unpack_narrow
+from snello.ops.narrow.triton import NIBBLES, unpack_narrow
 from snello.ops.pages import Fresh, Lists, Narrow, News, Slots
 from snello.ops.retain.triton import in_sight, is_recent, retain, unpack_horizon
 
@@ -77,9 +77,12 @@ def read_twice(
     E: tl.constexpr,
     VALUE_IN_KEY: tl.constexpr,
     PRODUCT: tl.constexpr,
+    FIRST: tl.constexpr,
     D_FIRST: tl.constexpr,
     D_REST: tl.constexpr,
     E_WIDE: tl.constexpr,
+    MIXED: tl.constexpr,
+    VALUE_MIXED: tl.constexpr,
     FORMAT: tl.constexpr,
 ):
     """Attend over exact keys; who sees one behind its window sees it rounded, if there is a format.
@@ -108,9 +111,12 @@ def read_twice(
         True,
         PRODUCT,
         "tf32x3",
+        FIRST,
         D_FIRST,
         D_REST,
         E_WIDE,
+        MIXED,
+        VALUE_MIXED,
     )
     if FORMAT != 0:
         far = seen & ~recent
@@ -134,10 +140,13 @@ def read_twice(
                 True,
                 PRODUCT,
                 "tf32x3",
+                FIRST,
                 D_FIRST,
                 D_REST,
                 E_WIDE,
-                False,
+                MIXED,
+                VALUE_MIXED,
+                0,
                 FORMAT,
             )
     return peak, total, part
@@ -191,11 +200,13 @@ def read_chunks(
     QUERIES: tl.constexpr,
     HEADS: tl.constexpr,
     BLOCK: tl.constexpr,
+    FIRST: tl.constexpr,
     D_FIRST: tl.constexpr,
     D_REST: tl.constexpr,
     E_WIDE: tl.constexpr,
+    MIXED: tl.constexpr,
+    VALUE_MIXED: tl.constexpr,
 ):
-    FIRST: tl.constexpr = E if VALUE_IN_KEY else D
     BLOCKS_OF_HEADS: tl.constexpr = (GROUP + HEADS - 1) // HEADS
     SHARES: tl.constexpr = K * BLOCKS_OF_HEADS
     every = tl.arange(0, SEQUENCES)
@@ -249,7 +260,7 @@ def read_chunks(
             page = tl.load(listed_pages + n // S, mask=is_slot, other=0)
             slot, place = page * S + n % S, page * V + n % S
             position = tl.load(positions + place, mask=is_slot, other=0)
-            mark = tl.load(evict + place, mask=is_slot, other=0) != 0
+            mark = tl.load(evict + slot, mask=is_slot, other=0) != 0
             seen = retain(query[:, None], position[None, :], mark[None, :], window, span, HORIZON)
             seen = seen & is_slot[None, :] & is_row[:, None]
             seen_by_row += tl.sum(seen.to(tl.int32), 1)
@@ -269,9 +280,12 @@ def read_chunks(
                 E,
                 VALUE_IN_KEY,
                 PRODUCT,
+                FIRST,
                 D_FIRST,
                 D_REST,
                 E_WIDE,
+                MIXED,
+                VALUE_MIXED,
                 FORMAT,
             )
         if FORMAT != 0:
@@ -280,6 +294,8 @@ def read_chunks(
             begin, end = find_slots_in_sight(
                 positions, listed_narrow, num_narrow, oldest, newest, span, V, V, HORIZON
             )
+            KEY_BYTES: tl.constexpr = KEY_STRIDE // 2 if FORMAT == NIBBLES else KEY_STRIDE
+            VALUE_BYTES: tl.constexpr = VALUE_STRIDE // 2 if FORMAT == NIBBLES else VALUE_STRIDE
             for first in tl.range(begin, end, BLOCK):
                 n = first + tl.arange(0, BLOCK)
                 is_slot = n < end
@@ -289,15 +305,16 @@ def read_chunks(
                 seen = seen & is_slot[None, :] & is_row[:, None]
                 seen_by_row += tl.sum(seen.to(tl.int32), 1)
                 wanted = is_slot & (position <= newest)
-                key_scales = tl.load(scales + 2 * slot, mask=wanted, other=0.0)
+                key_scales = tl.load(scales + 2 * slot, mask=wanted, other=0.0).to(tl.float32)
                 value_scales = key_scales
                 if not VALUE_IN_KEY:
                     value_scales = tl.load(scales + 2 * slot + 1, mask=wanted, other=0.0)
+                    value_scales = value_scales.to(tl.float32)
                 peak, total, part = attend_block(
                     q_first,
                     q_rest,
-                    key_codes + slot * KEY_STRIDE,
-                    value_codes + slot * VALUE_STRIDE,
+                    key_codes + slot * KEY_BYTES,
+                    value_codes + slot * VALUE_BYTES,
                     wanted,
                     seen,
                     scale,
@@ -312,10 +329,13 @@ def read_chunks(
                     True,
                     PRODUCT,
                     "tf32x3",
+                    FIRST,
                     D_FIRST,
                     D_REST,
                     E_WIDE,
-                    True,
+                    MIXED,
+                    VALUE_MIXED,
+                    FORMAT,
                 )
         if HAS_FRESH:
             for first in tl.range(0, newest + 1 - start, BLOCK):
@@ -345,9 +365,12 @@ def read_chunks(
                     E,
                     VALUE_IN_KEY,
                     PRODUCT,
+                    FIRST,
                     D_FIRST,
                     D_REST,
                     E_WIDE,
+                    MIXED,
+                    VALUE_MIXED,
                     FORMAT,
                 )
 
@@ -384,8 +407,6 @@ def attend_chunks(
         new_keys, new_values = fresh.keys.contiguous(), fresh.values.contiguous()
         new_evict = fresh.evict
     coded, form, ring_pages = unpack_narrow(narrow, slots.keys, slots.values)
-    first_size = shape.value_size if shape.value_in_key else shape.key_size
-    rest_size = shape.key_size - first_size
     is_wide = shape.key_size > 256
     head_block = min(32, triton.next_power_of_2(group))
     read_chunks[(count_programs(q.device),)](
@@ -426,9 +447,7 @@ def attend_chunks(
         QUERIES=ROWS // head_block,
         HEADS=head_block,
         BLOCK=16 if is_wide else 32 if form or q.element_size() > 2 else 64,
-        D_FIRST=max(16, triton.next_power_of_2(first_size)),
-        D_REST=max(16, triton.next_power_of_2(rest_size)) if rest_size else 0,
-        E_WIDE=max(16, triton.next_power_of_2(shape.value_size)),
+        **choose_widths(shape, form)._asdict(),
         num_warps=8 if is_wide or form or q.element_size() > 2 else 4,
         num_stages=2,
     )

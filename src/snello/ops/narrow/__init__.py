@@ -1,9 +1,18 @@
-"""Rows of numbers in one byte each, under a scale of their own: how survivors may be stored.
+"""Rows of numbers in a byte or half a byte each, under a scale: how survivors may be stored.
 
 The one place where that rounding is written for torch; `rule.h` and `triton.py` repeat it for
 kernels. Knows nothing of pages, or of who is stored so.
 """
 
-from snello.ops.narrow.reference import FORMATS, narrow, round_trip, widen
+from snello.ops.narrow.reference import (
+    BITS,
+    FORMATS,
+    INT4,
+    SCALES,
+    count_bytes,
+    narrow,
+    round_trip,
+    widen,
+)
 
-__all__ = ["FORMATS", "narrow", "round_trip", "widen"]
+__all__ = ["BITS", "FORMATS", "INT4", "SCALES", "count_bytes", "narrow", "round_trip", "widen"]

@@ -42,9 +42,14 @@ namespace avx512 {
 SNELLO_END
 
 ReadTile choose_narrow_read(Format format) {
+  if (format == Format::int4) {
+    return best_isa() == Isa::avx512 ? &avx512::read_tile<avx512::Nibbles>
+                                     : &avx2::read_tile<avx2::Nibbles>;
+  }
   const bool is_int8 = format == Format::int8;
   if (best_isa() == Isa::avx512) {
-    return is_int8 ? &avx512::read_tile_by_rows<int8_t> : &avx512::read_tile_by_rows<avx512::Float8>;
+    return is_int8 ? &avx512::read_tile_by_rows<int8_t>
+                   : &avx512::read_tile_by_rows<avx512::Float8>;
   }
   return is_int8 ? &avx2::read_tile_by_rows<int8_t> : &avx2::read_tile_by_rows<avx2::Float8>;
 }
@@ -101,6 +106,10 @@ void PageRead::shape(int64_t key_size, int64_t value_size, int64_t group, bool v
   read_tile = choose_read(slots.is_bfloat16);
   narrow_task = task;
   narrow_task.scales = narrow.scales;
+  narrow_task.key_stride = count_bytes(task.key_stride, narrow.format);
+  narrow_task.value_stride = count_bytes(task.value_stride, narrow.format);
+  narrow_task.key_size = count_bytes(key_size, narrow.format);
+  narrow_task.value_size = count_bytes(rotated_values(), narrow.format);
   read_narrow_tile = choose_narrow_read(narrow.format);
 }
 
@@ -243,6 +252,38 @@ void PageRead::merge(int64_t row) {
   }
 }
 
+// How many numbers of a row make its value: of a rotated key, whole blocks.
+int64_t PageRead::rotated_values() const {
+  const bool is_cut = narrow.format == Format::int4 && task.value_in_key;
+  const int64_t mixed = is_cut ? count_mixed(task.key_size) : 1;
+  return (task.value_size + mixed - 1) / mixed * mixed;
+}
+
+// Read a tile of rotated rows: the query is rotated as they are, and what was read is rotated back.
+void PageRead::read_rotated(const TileRows& rows, ReadScratch& scratch, float* part,
+                            float* largest, float* total) const {
+  const int64_t D = task.key_size, bytes = narrow_task.key_size, E = rotated_values();
+  const int64_t mixed = count_mixed(task.value_in_key ? D : E);
+  scratch.rotated_q.assign(task.group * 2 * bytes, 0.0f);
+  scratch.rotated_out.resize(task.group * 2 * narrow_task.value_size + E);
+  for (int64_t h = 0; h < task.group; ++h) {
+    float* row = scratch.q.data() + h * D;
+    rotate_row(row, D, count_mixed(D));
+    float* to = scratch.rotated_q.data() + h * 2 * bytes;
+    for (int64_t i = 0; i < D; ++i) to[i % 2 * bytes + i / 2] = row[i];
+  }
+  float* out = scratch.rotated_out.data();
+  read_narrow_tile(narrow_task, scratch.rotated_q.data(), rows, scratch.scores.data(), out, largest,
+                   total);
+  float* row = out + task.group * 2 * narrow_task.value_size;
+  for (int64_t h = 0; h < task.group; ++h) {
+    const float* from = out + h * 2 * narrow_task.value_size;
+    for (int64_t i = 0; i < E; ++i) row[i] = from[i % 2 * narrow_task.value_size + i / 2];
+    rotate_row(row, E, mixed);
+    std::copy(row, row + task.value_size, part + h * task.value_size);
+  }
+}
+
 void PageRead::read(int64_t index, int64_t following, ReadScratch& scratch) {
   const Tile& tile = tiles_[index];
   const int64_t g = task.group;
@@ -250,12 +291,16 @@ void PageRead::read(int64_t index, int64_t following, ReadScratch& scratch) {
   if (seen > 0) {
     list_rows(tile, following, seen, scratch);
     const float* asked = q + offset(tile.row, task.key_size);
-    for (size_t i = 0; i < scratch.q.size(); ++i) scratch.q[i] = asked[i] * scale;
+    for (int64_t i = 0; i < g * task.key_size; ++i) scratch.q[i] = asked[i] * scale;
     const TileRows rows = {scratch.rows.data(), scratch.slots.data(), seen};
-    const ReadTile read_one = is_narrow(tile) ? read_narrow_tile : read_tile;
-    read_one(is_narrow(tile) ? narrow_task : task, scratch.q.data(), rows, scratch.scores.data(),
-             parts_.data() + index * g * task.value_size, &largest_[index * g],
-             &total_[index * g]);
+    float* part = parts_.data() + index * g * task.value_size;
+    if (is_narrow(tile) && narrow.format == Format::int4) {
+      read_rotated(rows, scratch, part, &largest_[index * g], &total_[index * g]);
+    } else {
+      const ReadTile read_one = is_narrow(tile) ? read_narrow_tile : read_tile;
+      read_one(is_narrow(tile) ? narrow_task : task, scratch.q.data(), rows, scratch.scores.data(),
+               part, &largest_[index * g], &total_[index * g]);
+    }
   }
   if (left_[tile.row].fetch_sub(1, std::memory_order_acq_rel) == 1) merge(tile.row);
 }

@@ -19,7 +19,7 @@ struct ReadTask {
   long key_stride, value_stride, key_size, value_size, group, score_stride;
   bool value_in_key;
   // Where rows are narrow, two for each slot: the first is the key's. Null: rows are what they say.
-  const float* scales = nullptr;
+  const void* scales = nullptr;
 };
 
 constexpr long kSlotsAhead = 24;  // rows that are asked for before they are needed
@@ -48,9 +48,9 @@ struct Cut {
   int64_t pages, ring_pages = INT64_MAX, narrow_pages = 1;
 };
 
-// What one thread works with.
+// What one thread works with; the last two where rows are rotated, plane by plane.
 struct ReadScratch {
-  std::vector<float> q, scores;
+  std::vector<float> q, scores, rotated_q, rotated_out;
   std::vector<uint32_t> slots;
   std::vector<const uint8_t*> rows;
 };
@@ -95,11 +95,12 @@ struct PageRead {
   std::atomic<int64_t> next_{0};
 
   int64_t offset(int64_t row, int64_t size) const;
+  // Bytes from one row to the next.
   int64_t key_bytes(bool is_narrow) const {
-    return slots.key_stride * (is_narrow ? 1 : slots.is_bfloat16 ? 2 : 4);
+    return is_narrow ? narrow_task.key_stride : slots.key_stride * (slots.is_bfloat16 ? 2 : 4);
   }
   int64_t value_bytes(bool is_narrow) const {
-    return slots.value_stride * (is_narrow ? 1 : slots.is_bfloat16 ? 2 : 4);
+    return is_narrow ? narrow_task.value_stride : slots.value_stride * (slots.is_bfloat16 ? 2 : 4);
   }
   const int64_t* pages_of(const Tile& tile) const;
   bool is_narrow(const Tile& tile) const { return tile.first >= narrow.ring_pages; }
@@ -108,6 +109,9 @@ struct PageRead {
   int64_t list_seen(const Tile& tile, std::vector<uint32_t>& seen) const;
   void list_rows(const Tile& tile, int64_t following, int64_t seen, ReadScratch& scratch) const;
   void read(int64_t index, int64_t following, ReadScratch& scratch);
+  void read_rotated(const TileRows& rows, ReadScratch& scratch, float* part, float* largest,
+                    float* total) const;
+  int64_t rotated_values() const;
   void merge(int64_t row);
 };
 

@@ -29,14 +29,14 @@ def attend_pages(  # noqa: PLR0913  (operators are told all they need)
     heads. Without `narrow`, all pages are alike.
     """
     K, group = shape.num_heads, q.shape[1] // shape.num_heads
+    sizes = shape.key_size, shape.numbers_per_slot - shape.key_size
     for b, sequence in enumerate(news.sequences.tolist()):
         row = news.rows[b]
         for head, count in enumerate(lists.num_held[sequence, :K].tolist()):
-            tokens = load_head(slots, lists.pages[sequence, head, :count], narrow)
+            tokens = load_head(slots, lists.pages[sequence, head, :count], narrow, sizes)
             seen = in_sight(news.positions[b], tokens.positions, shape.horizon)
-            keys = tokens.keys[..., : shape.key_size][seen].to(q.dtype)
-            values = tokens.values[seen].to(q.dtype)
-            values = (keys if shape.value_in_key else values)[..., : shape.value_size]
+            keys, values = tokens.keys[seen].to(q.dtype), tokens.values[seen].to(q.dtype)
+            values = keys[..., : shape.value_size] if shape.value_in_key else values
             mine = slice(head * group, (head + 1) * group)
             visible = torch.ones_like(tokens.positions[seen], dtype=torch.bool)
             part = attend_part(

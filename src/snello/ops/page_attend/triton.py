@@ -19,9 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from snello.config.model import CacheShape
-from snello.ops.attend.triton import attend_block
+from snello.ops.attend.triton import attend_block, choose_widths
 from snello.ops.gpu import LOG2_E, choose_product, count_programs
-from snello.ops.narrow.triton import unpack_narrow
+from snello.ops.narrow.triton import NIBBLES, rotate, rotate_query, unpack_narrow
 from snello.ops.pages import Lists, Narrow, News, Slots
 from snello.ops.retain.triton import in_sight, unpack_horizon
 
@@ -78,10 +78,13 @@ def read_slots(
     HORIZON: tl.constexpr,
     PRODUCT: tl.constexpr,
     BLOCK: tl.constexpr,
+    FIRST: tl.constexpr,
     D_FIRST: tl.constexpr,
     D_REST: tl.constexpr,
     E_WIDE: tl.constexpr,
-    SCALED: tl.constexpr,
+    MIXED: tl.constexpr,
+    VALUE_MIXED: tl.constexpr,
+    CODES: tl.constexpr,
 ):
     """Add what stands in slots [begin, end) of a head's pages of one kind, SLOTS in each."""
     for first in tl.range(begin, end, BLOCK):
@@ -95,11 +98,12 @@ def read_slots(
         wanted = is_slot if HORIZON == 0 else seen
         key_scales = scale
         value_scales = scale
-        if SCALED:
-            key_scales = tl.load(scales + 2 * slot, mask=wanted, other=0.0)
+        if CODES > 0:
+            key_scales = tl.load(scales + 2 * slot, mask=wanted, other=0.0).to(tl.float32)
             value_scales = key_scales
             if not VALUE_IN_KEY:
                 value_scales = tl.load(scales + 2 * slot + 1, mask=wanted, other=0.0)
+                value_scales = value_scales.to(tl.float32)
         peak, total, part = attend_block(
             q_first,
             q_rest,
@@ -119,10 +123,15 @@ def read_slots(
             False,
             PRODUCT,
             "ieee",
+            FIRST,
             D_FIRST,
             D_REST,
             E_WIDE,
-            SCALED,
+            MIXED,
+            VALUE_MIXED,
+            CODES,
+            0,
+            True,
         )
         num_seen += tl.sum(seen.to(tl.int32), 0)
     return peak, total, part, num_seen
@@ -170,11 +179,13 @@ def read_tiles(
     TILE: tl.constexpr,
     BLOCK: tl.constexpr,
     HEADS: tl.constexpr,
+    FIRST: tl.constexpr,
     D_FIRST: tl.constexpr,
     D_REST: tl.constexpr,
     E_WIDE: tl.constexpr,
+    MIXED: tl.constexpr,
+    VALUE_MIXED: tl.constexpr,
 ):
-    FIRST: tl.constexpr = E if VALUE_IN_KEY else D  # numbers of a key in its first part
     BLOCKS_OF_HEADS: tl.constexpr = (GROUP + HEADS - 1) // HEADS
     every = tl.arange(0, ROWS)
     is_row = every < num_rows
@@ -247,14 +258,19 @@ def read_tiles(
             HORIZON,
             PRODUCT,
             BLOCK,
+            FIRST,
             D_FIRST,
             D_REST,
             E_WIDE,
-            False,
+            MIXED,
+            VALUE_MIXED,
+            0,
         )
         if FORMAT != 0:
             begin = tl.maximum(tile - num_exact, 0) * TILE
             end = tl.where(tile >= num_exact, tl.minimum(begin + TILE, num_narrow), 0)
+            # Rows of nibbles are rotated: queries too, and back what is read.
+            q_first, q_rest = rotate_query(q_first, q_rest, MIXED, D_REST > 0)
             peak, total, part, num_seen = read_slots(
                 q_first,
                 q_rest,
@@ -276,17 +292,22 @@ def read_tiles(
                 E,
                 V,
                 V,
-                KEY_STRIDE,
-                VALUE_STRIDE,
+                KEY_STRIDE // 2 if FORMAT == NIBBLES else KEY_STRIDE,
+                VALUE_STRIDE // 2 if FORMAT == NIBBLES else VALUE_STRIDE,
                 VALUE_IN_KEY,
                 HORIZON,
                 PRODUCT,
                 BLOCK,
+                FIRST,
                 D_FIRST,
                 D_REST,
                 E_WIDE,
-                True,
+                MIXED,
+                VALUE_MIXED,
+                FORMAT,
             )
+            back = rotate(part, VALUE_MIXED) * (1.0 / VALUE_MIXED)
+            part = tl.where(tile >= num_exact, back, part)
 
         place = row.to(tl.int64) * most_tiles + tile
         stat = place * GROUP + g
@@ -408,11 +429,10 @@ def attend_pages(
     peaks, totals = out.new_empty(2, num_rows, most_tiles, group, dtype=torch.float32)
     counts = news.rows.new_empty(num_rows, most_tiles, dtype=torch.int32)
     kind, span = unpack_horizon(shape.horizon)
-    first_size = shape.value_size if shape.value_in_key else shape.key_size
-    rest_size = shape.key_size - first_size
+    widths = choose_widths(shape, form)._asdict()
     common = {"K": K, "GROUP": group, "E": shape.value_size, "S": S, "TILE": cut.tile_tokens}
     common |= {"V": V, "FORMAT": form, "RING_PAGES": ring_pages}
-    common["E_WIDE"] = max(16, triton.next_power_of_2(shape.value_size))
+    common["E_WIDE"] = widths.pop("E_WIDE")
     read_tiles[(count_programs(q.device),)](
         q,
         *news,
@@ -430,6 +450,7 @@ def attend_pages(
         span,
         scale * LOG2_E,
         **common,
+        **widths,
         D=shape.key_size,
         KEY_STRIDE=slots.keys.shape[2],
         VALUE_STRIDE=slots.values.shape[2],
@@ -439,8 +460,6 @@ def attend_pages(
         ROWS=triton.next_power_of_2(num_rows),
         BLOCK=cut.block_tokens,
         HEADS=cut.head_block,
-        D_FIRST=max(16, triton.next_power_of_2(first_size)),
-        D_REST=max(16, triton.next_power_of_2(rest_size)) if rest_size else 0,
         num_warps=cut.num_warps,
         num_stages=cut.num_stages,
     )
