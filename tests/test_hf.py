@@ -88,8 +88,8 @@ def test_prefill_in_chunks_changes_no_token(slim, batch):
 def test_memory_is_freed_while_generating_and_by_reset(tiny_folder, slim, batch):
     dense = hf.load(tiny_folder)
     wish = {"max_new_tokens": 80, "return_dict_in_generate": True, "eos_token_id": None}
-    slim_cache = slim.generate(**batch, **wish).past_key_values
-    full_cache = dense.generate(**batch, **wish).past_key_values
+    slim_cache = slim.generate(**batch, **wish).cache
+    full_cache = dense.generate(**batch, **wish).cache
     assert slim_cache.get_seq_length() == full_cache.get_seq_length()
     assert slim_cache.memory.num_bytes_in_use < 0.8 * full_cache.memory.num_bytes_in_use
     slim_cache.memory.check()
@@ -107,7 +107,7 @@ def test_a_cache_goes_on_where_it_stopped(slim, tokenizer, batch):
     rest = slim.generate(
         half.sequences,
         attention_mask=mask,
-        past_key_values=half.past_key_values,
+        cache=half.cache,
         max_new_tokens=15,
         eos_token_id=None,
     )
@@ -118,7 +118,7 @@ def test_step_by_step_calls_give_the_logits_of_one_call(slim, tokenizer):
     ids = tokenizer(TEXTS[2], return_tensors="pt")["input_ids"]
     whole = slim(ids).logits
     cache = slim.open_cache()
-    parts = [slim(ids[:, i : i + 1], past_key_values=cache).logits for i in range(ids.shape[1])]
+    parts = [slim(ids[:, i : i + 1], cache=cache).logits for i in range(ids.shape[1])]
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-4, rtol=0)
     assert slim(ids, logits_to_keep=1).logits.shape[1] == 1
 
@@ -143,7 +143,7 @@ def test_the_text_generation_pipeline_works(slim, tokenizer, capfd):
         ({"prompt_lookup_num_tokens": 3}, "does not support assisted generation"),
         ({"cache_implementation": "static"}, "does not support cache_implementation='static'"),
         ({"cache_implementation": "paged"}, "does not support generate_batch"),
-        ({"past_key_values": DynamicCache()}, "a cache of the type DynamicCache"),
+        ({"cache": DynamicCache()}, "a cache of the type DynamicCache"),
     ],
 )
 def test_what_is_not_supported_is_refused_in_one_line(slim, batch, wish, message):
@@ -160,9 +160,9 @@ def test_padding_on_the_right_is_refused(slim, tokenizer):
 
 def test_another_batch_than_before_is_refused(slim, batch):
     cache = slim.open_cache(num_rows=3)
-    slim(**batch, past_key_values=cache)
+    slim(**batch, cache=cache)
     with pytest.raises(ValueError, match="the cache holds 3 rows and the batch has 1"):
-        slim(batch["input_ids"][:1, -1:], past_key_values=cache)
+        slim(batch["input_ids"][:1, -1:], cache=cache)
 
 
 def test_sparse_memory_needs_a_model_that_forgets(tiny_folder):

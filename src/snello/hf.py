@@ -132,6 +132,11 @@ class SlimCache(Cache):
         return -1
 
     @property
+    def is_linear(self) -> list[bool]:
+        """Return that it holds tokens, so that a prompt is cut where the cache ends."""
+        return [False]
+
+    @property
     def batch_size(self) -> int:
         """Rows held, or -1 before the first step."""
         return len(self.sequences) or -1
@@ -172,7 +177,7 @@ class SlimForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
         self._plan = plan
 
     def open_cache(self, num_rows: int = 1) -> SlimCache:
-        """Return an empty cache; it may be handed to `generate` as `past_key_values`."""
+        """Return an empty cache; it may be handed to `generate` as `cache`."""
         shapes = self.decoder.cache_shapes
         room_bytes = size_pool(
             shapes,
@@ -196,20 +201,20 @@ class SlimForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
         self,
         input_ids: Int[Tensor, "B T"],
         attention_mask: Int[Tensor, "B past_and_T"] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = True,
         logits_to_keep: int = 0,
         return_dict: bool = True,  # noqa: ARG002  (a dict is all there is)
     ) -> CausalLMOutputWithPast:
         """Return logits for the last `logits_to_keep` columns (0: for all).
 
-        Logits at padding are zero. Without `past_key_values` the text starts here.
+        Logits at padding are zero. Without `cache` the text starts here.
 
         Raises:
             ValueError: padding elsewhere than on the left, or a cache of another kind.
         """
         B, T = input_ids.shape
-        cache = self.open_cache(B) if past_key_values is None else past_key_values
+        cache = self.open_cache(B) if cache is None else cache
         if not isinstance(cache, SlimCache):
             _refuse(f"a cache of the type {type(cache).__name__}")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask[:, -T:]
@@ -223,7 +228,7 @@ class SlimForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
         logits = self.decoder.project(kept.flatten(0, 1))
         return CausalLMOutputWithPast(
             logits=logits.view(*kept.shape[:2], -1),
-            past_key_values=cache if use_cache else None,
+            cache=cache if use_cache else None,
         )
 
     def generate_batch(self, *_: Any, **__: Any) -> NoReturn:
@@ -252,12 +257,12 @@ class SlimForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[no-unty
         """Hand `generate` a slim cache, where it would make one of its own."""
         if generation_config.cache_implementation is not None:
             _refuse(f"cache_implementation={generation_config.cache_implementation!r}")
-        given = model_kwargs.get("past_key_values")
+        given = model_kwargs.get("cache")
         if given is not None:
             given._is_user_defined = True
         elif generation_config.use_cache is not False:
             num_rows = batch_size * generation_config.num_return_sequences
-            model_kwargs["past_key_values"] = self.open_cache(num_rows)
+            model_kwargs["cache"] = self.open_cache(num_rows)
         return True
 
 

@@ -65,7 +65,7 @@ def run_transformers(model, text, chunk):
     cuts = [*range(0, end, chunk), *range(end, len(text) + 1)]
     cache = hf.DynamicCache(config=model.config)
     steps = [text[None, a:b] for a, b in itertools.pairwise(cuts)]
-    return torch.cat([model(step, past_key_values=cache).logits[0] for step in steps])
+    return torch.cat([model(step, cache=cache).logits[0] for step in steps])
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
