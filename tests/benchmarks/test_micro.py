@@ -76,6 +76,17 @@ def test_decode_attention(tmp_path):
 
 
 @needs_kernels
+def test_latent_decode_attention_has_one_head_and_many_queries(tmp_path):
+    options = decode_attention.Options(
+        results=tmp_path, form="latent", contexts=(300,), batches=(1,), cores=1, repeats=2
+    )
+    decode_attention.main(options)
+    dense, even = read_lines(tmp_path, "decode_attention")
+    assert dense["kv_mb"] == round(300 * (576 * 2 + 4) / 1e6, 3)
+    assert even["kv_mb"] < dense["kv_mb"]
+
+
+@needs_kernels
 def test_prefill_attention(tmp_path):
     prefill_attention.main(
         prefill_attention.Options(results=tmp_path, tokens=(48,), chunk=20, cores=1, repeats=2)

@@ -114,25 +114,44 @@ class SparseMemory(PagedMemory):
             OutOfPages: the pool cannot serve that; nothing has changed.
         """
         layout = self._arrange(sequences, counts)
-        promise, num_promised = Promise(), 0
+        if max(counts) == 1:
+            self._begin_single(layout, opens_page=self._opens_ring_page(sequences))
+            return SparseStep(self, layout, Promise())
+        promise = Promise()
         is_single = layout.counts == 1
         single = layout.sequences[is_single]
-        if max(counts) > 1:
-            gain = self.rings.most_survivors(layout.starts, layout.counts)  # (L, B)
-            if kept is not None:
-                share = torch.from_numpy(kept).to(self.device)[:, None]
-                gain = (gain * share).ceil().long()
-                promise = Promise([0] * len(self.shapes))  # decoding sequences have theirs in hand
-            num_promised = int(self._count_new_pages(layout, gain)[:, ~is_single].sum())
+        gain = self.rings.most_survivors(layout.starts, layout.counts)  # (L, B)
+        if kept is not None:
+            share = torch.from_numpy(kept).to(self.device)[:, None]
+            gain = (gain * share).ceil().long()
+            promise = Promise([0] * len(self.shapes))  # decoding sequences have theirs in hand
+        num_promised = int(self._count_new_pages(layout, gain)[:, ~is_single].sum())
         self._hand_out(single, layout.starts[is_single])
         try:
-            if max(counts) > 1 or self._opens_ring_page(sequences):
-                filled = self.rings.pages_filled(layout.starts + layout.counts)
-                self._grow(layout, filled, num_spare=num_promised)
+            self._grow(layout, self._count_filled(layout), num_spare=num_promised)
         except OutOfPages:
             self._take_back(single)
             raise
         return SparseStep(self, layout, promise)
+
+    def _begin_single(self, layout: Layout, *, opens_page: bool) -> None:
+        """Take the pages of a step of one token each.
+
+        Raises:
+            OutOfPages: there are not as many; nothing has changed.
+        """
+        self._hand_out(layout.sequences, layout.starts)
+        if not opens_page:
+            return
+        try:
+            self._grow(layout, self._count_filled(layout), num_spare=0)
+        except OutOfPages:
+            self._take_back(layout.sequences)
+            raise
+
+    def _count_filled(self, layout: Layout) -> Int[Tensor, "L B"]:
+        """How many ring pages each sequence needs after a step."""
+        return self.rings.pages_filled(layout.starts + layout.counts)
 
     def commit(self, step: Step) -> None:
         """Declare the step done: the sequences are longer by what it appended."""
