@@ -10,25 +10,29 @@ from snello.cache.dense import DenseMemory
 from snello.cache.sparse import SparseMemory
 from snello.cache.store import measure_page
 from snello.config.dms import DecisionConfig
-from snello.config.engine import MemoryKind, SurvivorFormat
+from snello.config.engine import MemoryKind, PolicyName, SurvivorFormat
 from snello.config.model import CacheShape
+from snello.config.policy import PolicyConfig
 from snello.ops.narrow import FORMATS
 from snello.ops.pages import count_survivor_slots
-from snello.policies import Learned, Window
+from snello.policies import RULES, Learned, Policy, Window, build_policy, build_rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """A kind of memory with all that it needs to know of the model's decisions."""
 
-    kind: MemoryKind
+    kind: MemoryKind | PolicyName
     window_tokens: int | None
-    """None exactly for dense memory, which forgets nothing."""
+    """None for dense memory, which forgets nothing, and for rules that know no window."""
 
     shift: Literal[0, 1] = 1
 
     survivors: SurvivorFormat = "same"
     """How tokens are stored that left the window."""
+
+    rule: PolicyConfig | None = None
+    """The rule that `kind` names, where that is no kind of memory."""
 
 
 def choose_memory(
@@ -36,12 +40,15 @@ def choose_memory(
     kind: MemoryKind | None,
     window_tokens: int | None,
     survivors: SurvivorFormat = "same",
+    rule: PolicyConfig | None = None,
 ) -> MemoryPlan:
     """Decide on a memory: what the caller wants, completed by what the model has learned.
 
     Raises:
         ValueError: the wish and the model do not go together.
     """
+    if rule is not None:
+        return _plan_rule(rule, kind, window_tokens, survivors)
     kind = kind or ("dense" if decision is None else "sparse")
     if kind == "sparse" and decision is None:
         raise ValueError(
@@ -74,6 +81,34 @@ def choose_memory(
     )
 
 
+def _plan_rule(
+    rule: PolicyConfig,
+    kind: MemoryKind | None,
+    window_tokens: int | None,
+    survivors: SurvivorFormat,
+) -> MemoryPlan:
+    """Plan the memory of a rule that needs no training, whatever the model has learned."""
+    if kind is not None or window_tokens is not None:
+        raise ValueError(
+            f"the policy {rule.name} was asked for, and memory {kind} with window_tokens "
+            f"{window_tokens}; a policy brings its own memory and settings: leave the others out."
+        )
+    window = rule.numbers.get("window") if rule.name in ("streaming", "random") else None
+    if window is None and survivors != "same":
+        raise ValueError(
+            f"survivors is {survivors!r}, but the policy {rule.name} has no window that tokens "
+            "could leave; leave it out."
+        )
+    if rule.name in RULES:
+        build_rule(rule)  # to refuse what does not go together before anything is loaded
+    return MemoryPlan(
+        kind=rule.name,
+        window_tokens=None if window is None else int(window),
+        survivors=survivors,
+        rule=rule,
+    )
+
+
 def open_memory(
     shapes: Sequence[CacheShape],
     plan: MemoryPlan,
@@ -98,7 +133,7 @@ def open_memory(
         shapes,
         window_tokens=plan.window_tokens,
         shift=plan.shift,
-        policy=Learned() if plan.kind == "sparse" else Window(),
+        policy=_choose_policy(plan),
         survivors=plan.survivors,
         budget_bytes=budget_bytes,
         page_tokens=page_tokens,
@@ -106,6 +141,12 @@ def open_memory(
         dtype=dtype,
         device=device,
     )
+
+
+def _choose_policy(plan: MemoryPlan) -> Policy:
+    if plan.rule is not None:
+        return build_policy(plan.rule, plan.shift)
+    return Learned() if plan.kind == "sparse" else Window()
 
 
 def size_pool(
