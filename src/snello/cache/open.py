@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from snello.cache.budgeted import BudgetedMemory
 from snello.cache.dense import DenseMemory
+from snello.cache.paged import PagedMemory
+from snello.cache.quest import QuestMemory
 from snello.cache.sparse import SparseMemory
 from snello.cache.store import measure_page
 from snello.config.dms import DecisionConfig
@@ -15,7 +18,15 @@ from snello.config.model import CacheShape
 from snello.config.policy import PolicyConfig
 from snello.ops.narrow import FORMATS
 from snello.ops.pages import count_survivor_slots
-from snello.policies import RULES, Learned, Policy, Window, build_policy, build_rule
+from snello.policies import (
+    RULES,
+    Learned,
+    Policy,
+    Window,
+    build_policy,
+    build_quest,
+    build_rule,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,29 +129,29 @@ def open_memory(
     page_tokens: int = 16,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> DenseMemory | SparseMemory:
+) -> PagedMemory:
     """Build the planned memory, empty, with a pool of at most `budget_bytes`."""
-    if plan.window_tokens is None:
-        return DenseMemory(
+    room: dict[str, Any] = {
+        "budget_bytes": budget_bytes,
+        "page_tokens": page_tokens,
+        "max_sequences": max_sequences,
+        "dtype": dtype,
+        "device": device,
+    }
+    if plan.window_tokens is not None:
+        return SparseMemory(
             shapes,
-            budget_bytes=budget_bytes,
-            page_tokens=page_tokens,
-            max_sequences=max_sequences,
-            dtype=dtype,
-            device=device,
+            window_tokens=plan.window_tokens,
+            shift=plan.shift,
+            policy=_choose_policy(plan),
+            survivors=plan.survivors,
+            **room,
         )
-    return SparseMemory(
-        shapes,
-        window_tokens=plan.window_tokens,
-        shift=plan.shift,
-        policy=_choose_policy(plan),
-        survivors=plan.survivors,
-        budget_bytes=budget_bytes,
-        page_tokens=page_tokens,
-        max_sequences=max_sequences,
-        dtype=dtype,
-        device=device,
-    )
+    if plan.rule is None:
+        return DenseMemory(shapes, **room)
+    if plan.rule.name in RULES:
+        return BudgetedMemory(shapes, rule=build_rule(plan.rule), **room)
+    return QuestMemory(shapes, quest=build_quest(plan.rule), **room)
 
 
 def _choose_policy(plan: MemoryPlan) -> Policy:
@@ -158,8 +169,10 @@ def size_pool(
     page_tokens: int = 16,
     dtype: torch.dtype = torch.float32,
 ) -> int:
-    """Return the bytes that are enough even if nothing is forgotten."""
+    """Return the bytes that are enough even if nothing is forgotten but what a budget demands."""
     num_heads = sum(shape.num_heads for shape in shapes)
+    if plan.rule is not None and plan.rule.name in RULES:
+        sequence_tokens = min(sequence_tokens, build_rule(plan.rule).limit or sequence_tokens)
     survivors = FORMATS.get(plan.survivors)
     in_window = 0 if survivors is None else min(sequence_tokens, (plan.window_tokens or 0) + 1)
     slots = count_survivor_slots(page_tokens, dtype, survivors)

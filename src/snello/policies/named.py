@@ -6,6 +6,7 @@ from snello.config.engine import PolicyName
 from snello.config.policy import PolicyConfig
 from snello.policies.h2o import H2o
 from snello.policies.policy import Policy
+from snello.policies.quest import Quest
 from snello.policies.random import Random
 from snello.policies.rkv import Rkv
 from snello.policies.rule import Rule
@@ -19,7 +20,7 @@ RULES: dict[PolicyName, type[H2o] | type[Tova] | type[SnapKv] | type[Rkv]] = {
     "snapkv": SnapKv,
     "rkv": Rkv,
 }
-"""Rules of a budget, which see attention; the others mark tokens as they come."""
+"""Rules of a budget, which see attention."""
 
 
 def build_rule(config: PolicyConfig) -> Rule:
@@ -30,6 +31,13 @@ def build_rule(config: PolicyConfig) -> Rule:
     """
     settings: dict[str, Any] = config.numbers
     return RULES[config.name](**settings)
+
+
+def build_quest(config: PolicyConfig) -> Quest:
+    """Build the rule that forgets nothing and reads a part."""
+    assert config.name == "quest", f"{config.name} reads all that it keeps"
+    settings: dict[str, Any] = config.numbers
+    return Quest(**settings)
 
 
 def build_policy(config: PolicyConfig, shift: int) -> Policy:
