@@ -179,7 +179,7 @@ def test_rkv_notes_the_scores_of_its_last_queries_by_position():
         ("snapkv:budget=8,window=9", "the prompt's budget is 8; give at most that"),
         ("snapkv:budget=8,slide=8", "snapkv keeps slide=8 of a budget of 8; give less"),
         ("snapkv:budget=8,kernel=4", "kernel=4; give an odd count"),
-        ("rkv:budget=8", "keeps window=8 newest tokens; give a larger budget"),
+        ("rkv:budget=8,window=8", "keeps window=8 newest tokens; give a larger budget"),
         ("rkv:budget=80,kernel=4", "rkv pools with kernel=4; give an odd count"),
     ],
 )

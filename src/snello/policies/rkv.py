@@ -36,24 +36,32 @@ class Rkv:
     every: int | None = None
     """How many tokens come between decisions; None: 128, or a quarter of the budget if less."""
 
-    window: int = 8
+    window: int | None = None
+    """How many newest tokens stay and are asked; None: 8, or half of what remains if less."""
+
     kernel: int = 7
     mix: float = 0.07
     """The share of importance; the rest is redundancy."""
 
     def __post_init__(self) -> None:
-        if self.window >= self.budget - self.interval:
+        if not 1 <= self.num_recent < self.budget - self.interval:
             raise ValueError(
                 f"rkv has a budget of {self.budget}, cuts {self.interval} at once, and keeps "
-                f"window={self.window} newest tokens; give a larger budget, or less of the others."
+                f"window={self.num_recent} newest tokens; give a larger budget, or "
+                "less of the others."
             )
         if self.kernel % 2 == 0:
             raise ValueError(f"rkv pools with kernel={self.kernel}; give an odd count.")
 
     @property
     def num_notes(self) -> int:
-        """The scores of the last `window` queries, by position modulo their number."""
-        return self.window
+        """The scores of the last `num_recent` queries, by position modulo their number."""
+        return self.num_recent
+
+    @property
+    def num_recent(self) -> int:
+        """How many of the newest tokens stay, and are asked what they looked at."""
+        return min(8, (self.budget - self.interval) // 2) if self.window is None else self.window
 
     @property
     def interval(self) -> int:
@@ -78,22 +86,22 @@ class Rkv:
             return Verdict(sight.is_live, notes)
         redundancy = measure_redundancy(sight.keys, sight.is_live, sight.positions)
         values = self.mix * self._weigh(sight, notes) - (1.0 - self.mix) * redundancy
-        values = values.masked_fill(sight.age() < self.window, torch.inf)
+        values = values.masked_fill(sight.age() < self.num_recent, torch.inf)
         best = keep_best(values, sight.is_live, self.budget - self.interval)
         return Verdict(torch.where(is_full, best, sight.is_live), notes)
 
     def _note(self, sight: Sight) -> Float[Tensor, "B K N R"]:
-        """Put this step's scores where those of `window` queries ago were."""
-        scores = sight.group(sight.scores).amax(2)[:, :, -self.window :].clamp_min(HIDDEN)
+        """Put this step's scores where those of `num_recent` queries ago were."""
+        scores = sight.group(sight.scores).amax(2)[:, :, -self.num_recent :].clamp_min(HIDDEN)
         num_queries = scores.shape[2]
         behind = torch.arange(num_queries - 1, -1, -1, device=scores.device)
-        columns = (sight.last[:, None] - behind) % self.window  # (B, Q)
+        columns = (sight.last[:, None] - behind) % self.num_recent  # (B, Q)
         index = columns[:, None, None].expand(*sight.is_live.shape, -1)
         return sight.notes.scatter(-1, index, scores.transpose(2, 3))
 
     def _weigh(self, sight: Sight, notes: Float[Tensor, "B K N R"]) -> Float[Tensor, "B K N"]:
         """What the last queries looked at among the older tokens, pooled in order."""
-        is_past = sight.is_live & (sight.age() >= self.window)
+        is_past = sight.is_live & (sight.age() >= self.num_recent)
         hidden = notes.masked_fill(~is_past[..., None], HIDDEN)
         weights = hidden.softmax(dim=2).mean(-1)
         there, back = in_order(sight.positions)
