@@ -47,7 +47,7 @@ def words(adapter, tiny_folder, out, policies):
     return [
         "evaluate", str(adapter), "--out", str(out), "--policies", "dms",
         "--contenders", *contenders, "--questions", "2", "--threads", "1", "2",
-        "--lengths", "24", "--batch", "2", "--baseline", f"{tiny_folder}@dense",
+        "--lengths", "24", "--batch", "2",
     ]  # fmt: skip
 
 
