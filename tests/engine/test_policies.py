@@ -84,11 +84,13 @@ def test_an_abort_in_the_middle_leaves_the_others_and_the_pool_whole(bench, prom
 
 @pytest.mark.parametrize("written", WRITTEN)
 def test_who_gives_way_is_computed_again_and_ends(bench, prompts, written):
-    per_sequence = 4 * {"quest": 12, "random": 10, "snapkv": 9}.get(written.partition(":")[0], 4)
-    engine = open_engine(bench, written, num_pages=3 * per_sequence, reserve_fraction=0.0)
+    """Short replies before let too many begin; the pool holds two at their ends."""
+    pages = {"h2o:budget=12": 3, "tova:budget=12": 3, "quest:budget=12": 8}
+    pages |= {"snapkv:budget=12,window=4": 8}
+    engine = open_engine(bench, written, num_pages=2 * 4 * pages.get(written, 4))
     for _ in range(6):
-        engine.generate([prompts[2]], SamplingConfig(max_new_tokens=1, ignore_eos=True))
-    completions = engine.generate([prompts[i] for i in (3, 6, 9, 2, 5, 8)], SAMPLING)
+        engine.generate([prompts[0]], SamplingConfig(max_new_tokens=1, ignore_eos=True))
+    completions = engine.generate([prompts[i] for i in (0, 1, 2, 5, 0, 1)], SAMPLING)
     assert [len(completion.token_ids) for completion in completions] == [24] * 6
     assert engine.tally.num_preemptions > 0
     engine.memory.check()

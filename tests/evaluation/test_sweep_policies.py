@@ -46,7 +46,7 @@ def words(adapter, tiny_folder, out, policies):
     contenders = [f"{tiny_folder}@{policy}" for policy in policies]
     return [
         "evaluate", str(adapter), "--out", str(out), "--policies", "dms",
-        "--contenders", *contenders, "--questions", "2", "--threads", "1", "2",
+        "--contenders", *contenders, "--questions", "1", "--threads", "1",
         "--lengths", "24", "--batch", "2",
     ]  # fmt: skip
 

@@ -109,10 +109,10 @@ class BudgetedMemory(PagedMemory):
 
     def expect_pages(self, num_tokens: Sequence[int], kept: np.ndarray) -> list[float]:  # noqa: ARG002
         """Return the most pages of sequences of these lengths."""
+        S, limit = self.store.page_tokens, self.rule.limit
         num_heads = sum(shape.num_heads for shape in self.shapes)
-        limit = self.rule.limit
         most = [count if limit is None else min(count, limit) for count in num_tokens]
-        return [float(num_heads * self._count_pages(count)) for count in most]
+        return [float(num_heads * -(-count // S)) for count in most]
 
     def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:  # noqa: ARG002
         """Return 0: forks share nothing."""
@@ -156,7 +156,7 @@ class BudgetedMemory(PagedMemory):
         self._notes.flatten(0, 1)[targets] = parts.notes
         self.num_kept[layer, sequences, :num_heads] = keep.sum(-1)
 
-    def _count_pages(self, num_tokens: Any) -> Any:
+    def _count_pages(self, num_tokens: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
         S = self.store.page_tokens
         return (num_tokens + S - 1) // S
 
