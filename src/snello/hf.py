@@ -17,11 +17,10 @@ from transformers.generation.utils import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from snello.cache.dense import DenseMemory
 from snello.cache.memory import Step
 from snello.cache.open import MemoryPlan, choose_memory, open_memory, size_pool
+from snello.cache.paged import PagedMemory
 from snello.cache.pages import OutOfPages
-from snello.cache.sparse import SparseMemory
 from snello.config.engine import MemoryKind
 from snello.models.adapter import load_model
 from snello.models.decoder import Decoder
@@ -76,7 +75,7 @@ class SlimCache(Cache):
     is_compileable = False
     is_croppable = False
 
-    def __init__(self, memory: DenseMemory | SparseMemory) -> None:
+    def __init__(self, memory: PagedMemory) -> None:
         super().__init__(layers=[])
         self.memory = memory
         self.sequences: list[int] = []

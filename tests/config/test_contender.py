@@ -5,6 +5,7 @@ import re
 import pytest
 
 from snello.config.contender import find_matched, parse_contender, parse_contenders
+from snello.config.policy import PolicyConfig
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,17 @@ def test_a_method_is_a_policy_without_its_settings():
         ("", "'' is no contender; write MODEL, MODEL@POLICY"),
         ("@dms", "'@dms' is no contender"),
         ("slim@", "'slim@' is no contender"),
-        ("slim@huge", "names the policy 'huge'; known: dense, dms, window"),
-        ("slim@window", "names no width; write window:tokens=64"),
+        ("slim@huge", "names the policy 'huge'; known: dense, dms, window, streaming, random, h2o"),
+        ("slim@window", "names no tokens; write window:tokens=COUNT"),
         ("slim@window:tokens=0", "the setting 'tokens=0'; write KEY=COUNT"),
         ("slim@window:tokens", "the setting 'tokens'; write KEY=COUNT"),
         ("slim@window:sinks=4", "sets 'sinks'; settings of window: tokens=COUNT"),
         ("slim@dense:tokens=4", "sets 'tokens'; settings of dense: none"),
+        ("slim@random:window=4", "names no keep; write random:window=COUNT,keep=SHARE"),
+        ("slim@random:window=4,keep=1.5", "write keep=SHARE with a share above 0 and below 1"),
+        ("slim@h2o:budget=4,budget=5", "sets 'budget' twice"),
+        ("slim@tova:tokens=4", "sets 'tokens'; settings of tova: budget=COUNT"),
+        ("slim@h2o:budget=8,recent=match", "the setting 'recent=match'; write KEY=COUNT"),
         ("slim@dms+survivors=int9", "has survivors=int9; allowed: same, int8"),
     ],
 )
@@ -69,6 +75,19 @@ def test_a_window_may_match_the_nearest_learned_contender_before_it():
     assert (resolved.name, resolved.memory) == (names[3], ("window", 57))
     with pytest.raises(ValueError, match=r"tokens=match is to match a contender .* name one befor"):
         parse_contenders(("base@dense", "base@window:tokens=match", "slim@dms"))
+
+
+def test_a_rule_is_told_with_its_settings():
+    contender = parse_contender("base@random:keep=0.125,window=16")
+    assert contender.memory == (None, None)
+    assert contender.rule == PolicyConfig("random", (("keep", 0.125), ("window", 16)))
+    assert parse_contender("base@window:tokens=4").rule is None
+
+
+def test_a_budget_may_match_too_with_other_settings_behind_it():
+    contenders = parse_contenders(("slim@dms", "base@h2o:budget=match,recent=3"))
+    assert contenders[1].is_matched
+    assert contenders[1].resolve(31).rule.numbers == {"budget": 31, "recent": 3}
 
 
 def test_nobody_takes_part_twice():

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from snello.policies import Learned, Never, Policy, Random, Window
+from snello.policies import Learned, Never, Policy, Random, Streaming, Window
 
 
 def mark(policy, positions, *, layer=0, logits=None, num_heads=3):
     return policy.mark(layer, logits, torch.as_tensor(positions), num_heads)
 
 
-@pytest.mark.parametrize("policy", [Learned(), Never(), Random(0.5), Window()])
+@pytest.mark.parametrize("policy", [Learned(), Never(), Random(0.5), Streaming(shift=1), Window()])
 def test_every_rule_is_a_policy(policy):
     assert isinstance(policy, Policy)
     marks = mark(policy, [0, 1], logits=torch.zeros(2, 3))
@@ -28,9 +28,20 @@ def test_learned_without_logits_says_what_to_do():
         mark(Learned(), [0], layer=2)
 
 
+def test_streaming_marks_all_but_the_sinks_of_which_the_next_row_speaks():
+    """Two sinks, 0 and 1: rows 1 and 2 speak of them, row 3 of token 2; or each of itself."""
+    marks = mark(Streaming(shift=1, sinks=2), range(5))
+    assert marks[:, 0].tolist() == [False, False, False, True, True]
+    assert torch.equal(marks[:, :1].expand(-1, 3), marks)
+    marks = mark(Streaming(shift=0, sinks=2), range(5))
+    assert marks[:, 0].tolist() == [False, False, True, True, True]
+
+
 def test_only_learned_asks_for_logits():
     assert Learned().needs_logits
-    assert not any(policy.needs_logits for policy in (Never(), Window(), Random(0.5)))
+    assert not any(
+        policy.needs_logits for policy in (Never(), Window(), Random(0.5), Streaming(shift=1))
+    )
 
 
 def test_window_marks_all_and_never_none():

@@ -2,33 +2,48 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from snello.cache.budgeted import BudgetedMemory
 from snello.cache.dense import DenseMemory
+from snello.cache.paged import PagedMemory
+from snello.cache.quest import QuestMemory
 from snello.cache.sparse import SparseMemory
 from snello.cache.store import measure_page
 from snello.config.dms import DecisionConfig
-from snello.config.engine import MemoryKind, SurvivorFormat
+from snello.config.engine import MemoryKind, PolicyName, SurvivorFormat
 from snello.config.model import CacheShape
+from snello.config.policy import PolicyConfig
 from snello.ops.narrow import FORMATS
 from snello.ops.pages import count_survivor_slots
-from snello.policies import Learned, Window
+from snello.policies import (
+    RULES,
+    Learned,
+    Policy,
+    Window,
+    build_policy,
+    build_quest,
+    build_rule,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
     """A kind of memory with all that it needs to know of the model's decisions."""
 
-    kind: MemoryKind
+    kind: MemoryKind | PolicyName
     window_tokens: int | None
-    """None exactly for dense memory, which forgets nothing."""
+    """None for dense memory, which forgets nothing, and for rules that know no window."""
 
     shift: Literal[0, 1] = 1
 
     survivors: SurvivorFormat = "same"
     """How tokens are stored that left the window."""
+
+    rule: PolicyConfig | None = None
+    """The rule that `kind` names, where that is no kind of memory."""
 
 
 def choose_memory(
@@ -36,12 +51,15 @@ def choose_memory(
     kind: MemoryKind | None,
     window_tokens: int | None,
     survivors: SurvivorFormat = "same",
+    rule: PolicyConfig | None = None,
 ) -> MemoryPlan:
     """Decide on a memory: what the caller wants, completed by what the model has learned.
 
     Raises:
         ValueError: the wish and the model do not go together.
     """
+    if rule is not None:
+        return _plan_rule(rule, kind, window_tokens, survivors)
     kind = kind or ("dense" if decision is None else "sparse")
     if kind == "sparse" and decision is None:
         raise ValueError(
@@ -74,6 +92,34 @@ def choose_memory(
     )
 
 
+def _plan_rule(
+    rule: PolicyConfig,
+    kind: MemoryKind | None,
+    window_tokens: int | None,
+    survivors: SurvivorFormat,
+) -> MemoryPlan:
+    """Plan the memory of a rule that needs no training, whatever the model has learned."""
+    if kind is not None or window_tokens is not None:
+        raise ValueError(
+            f"the policy {rule.name} was asked for, and memory {kind} with window_tokens "
+            f"{window_tokens}; a policy brings its own memory and settings: leave the others out."
+        )
+    window = rule.numbers.get("window") if rule.name in ("streaming", "random") else None
+    if window is None and survivors != "same":
+        raise ValueError(
+            f"survivors is {survivors!r}, but the policy {rule.name} has no window that tokens "
+            "could leave; leave it out."
+        )
+    if rule.name in RULES:
+        build_rule(rule)  # to refuse what does not go together before anything is loaded
+    return MemoryPlan(
+        kind=rule.name,
+        window_tokens=None if window is None else int(window),
+        survivors=survivors,
+        rule=rule,
+    )
+
+
 def open_memory(
     shapes: Sequence[CacheShape],
     plan: MemoryPlan,
@@ -83,29 +129,35 @@ def open_memory(
     page_tokens: int = 16,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
-) -> DenseMemory | SparseMemory:
+) -> PagedMemory:
     """Build the planned memory, empty, with a pool of at most `budget_bytes`."""
-    if plan.window_tokens is None:
-        return DenseMemory(
+    room: dict[str, Any] = {
+        "budget_bytes": budget_bytes,
+        "page_tokens": page_tokens,
+        "max_sequences": max_sequences,
+        "dtype": dtype,
+        "device": device,
+    }
+    if plan.window_tokens is not None:
+        return SparseMemory(
             shapes,
-            budget_bytes=budget_bytes,
-            page_tokens=page_tokens,
-            max_sequences=max_sequences,
-            dtype=dtype,
-            device=device,
+            window_tokens=plan.window_tokens,
+            shift=plan.shift,
+            policy=_choose_policy(plan),
+            survivors=plan.survivors,
+            **room,
         )
-    return SparseMemory(
-        shapes,
-        window_tokens=plan.window_tokens,
-        shift=plan.shift,
-        policy=Learned() if plan.kind == "sparse" else Window(),
-        survivors=plan.survivors,
-        budget_bytes=budget_bytes,
-        page_tokens=page_tokens,
-        max_sequences=max_sequences,
-        dtype=dtype,
-        device=device,
-    )
+    if plan.rule is None:
+        return DenseMemory(shapes, **room)
+    if plan.rule.name in RULES:
+        return BudgetedMemory(shapes, rule=build_rule(plan.rule), **room)
+    return QuestMemory(shapes, quest=build_quest(plan.rule), **room)
+
+
+def _choose_policy(plan: MemoryPlan) -> Policy:
+    if plan.rule is not None:
+        return build_policy(plan.rule, plan.shift)
+    return Learned() if plan.kind == "sparse" else Window()
 
 
 def size_pool(
@@ -117,8 +169,10 @@ def size_pool(
     page_tokens: int = 16,
     dtype: torch.dtype = torch.float32,
 ) -> int:
-    """Return the bytes that are enough even if nothing is forgotten."""
+    """Return the bytes that are enough even if nothing is forgotten but what a budget demands."""
     num_heads = sum(shape.num_heads for shape in shapes)
+    if plan.rule is not None and plan.rule.name in RULES:
+        sequence_tokens = min(sequence_tokens, build_rule(plan.rule).limit or sequence_tokens)
     survivors = FORMATS.get(plan.survivors)
     in_window = 0 if survivors is None else min(sequence_tokens, (plan.window_tokens or 0) + 1)
     slots = count_survivor_slots(page_tokens, dtype, survivors)

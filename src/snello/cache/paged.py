@@ -6,6 +6,7 @@ Knows nothing of what is stored when, or for how long. A head's pages stand in t
 """
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,14 +14,29 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from snello.cache.layout import Layout, arrange
+from snello.cache.memory import Step
 from snello.cache.meters import Meters
+from snello.cache.promise import Promise
 from snello.cache.roster import Roster
-from snello.cache.store import PageStore
+from snello.cache.store import EMPTY, PageStore
 from snello.cache.table import PageTable
 from snello.config.engine import SurvivorFormat
 from snello.config.model import CacheShape
 from snello.ops.narrow import INT4
 from snello.ops.native import Backend, choose_backend, explain_refusal
+
+
+@runtime_checkable
+class PagedStep(Step, Protocol):
+    """A step in pages: which rows it has, and what it may take from the pool."""
+
+    @property
+    def layout(self) -> Layout:
+        """Which rows belong together."""
+
+    @property
+    def promise(self) -> Promise:
+        """What was promised, and who broke its bounds."""
 
 
 class PagedMemory:
@@ -32,6 +48,9 @@ class PagedMemory:
     Invariant, see `check`: a page is listed by as many sequences as the pool counts holders, by
     none of them twice, and a page that a step may write to is listed once.
     """
+
+    can_move = True
+    """Whether slots, positions and marks are all that there is to a sequence; see `cache.state`."""
 
     def __init__(  # noqa: PLR0913  (the pool's, and what runs on it)
         self,
@@ -103,6 +122,25 @@ class PagedMemory:
         sequence = self._roster.open()
         self.meters.clear(sequence)
         return sequence
+
+    def begin(
+        self, sequences: Sequence[int], counts: Sequence[int], *, kept: np.ndarray | None = None
+    ) -> "PagedStep":
+        """Prepare a step that appends `counts[i]` tokens to `sequences[i]`.
+
+        Args:
+            sequences: Their handles.
+            counts: Their new tokens.
+            kept: The share of a prompt that each layer is expected to keep; None: all of it.
+
+        Raises:
+            OutOfPages: the pool cannot serve it; nothing has changed.
+        """
+        raise NotImplementedError
+
+    def commit(self, step: Step) -> None:
+        """Declare the step done: the sequences are longer by what it appended."""
+        raise NotImplementedError
 
     def length(self, sequence: int) -> int:
         """How many tokens the sequence has been given so far, forgotten ones included."""
@@ -190,6 +228,18 @@ class PagedMemory:
 
     def expect_shared_pages(self, num_tokens: int, kept: np.ndarray) -> float:
         """Estimate how many pages of such a sequence its forks share."""
+        raise NotImplementedError
+
+    def portrait(self, sequence: int) -> list[list[list[int]]]:
+        """Tell the positions each head holds: `portrait(sequence)[layer][head]`, ascending."""
+        stored = self.store.positions[self.table.pages[:, sequence]].flatten(2)  # (L, K, slots)
+        return [
+            [sorted(head[head < EMPTY].tolist()) for head in stored[layer, : shape.num_heads]]
+            for layer, shape in enumerate(self.shapes)
+        ]
+
+    def num_live_tokens(self, sequence: int) -> Int[Tensor, "L K"]:
+        """How many tokens each head of each layer holds now; 0 for heads a layer does not have."""
         raise NotImplementedError
 
     def extend(self, num_pages: int) -> None:

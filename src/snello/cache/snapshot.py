@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snello.cache.dense import DenseMemory
+from snello.cache.paged import PagedMemory
 from snello.cache.sparse import SparseMemory
 from snello.cache.state import Codes, SequenceState, copy_out, put_in
 
@@ -35,7 +35,7 @@ class Restored(NamedTuple):
 
 
 def save_sequence(
-    memory: DenseMemory | SparseMemory,
+    memory: PagedMemory,
     sequence: int,
     path: Path,
     *,
@@ -52,8 +52,10 @@ def save_sequence(
         token_ids: The text, at least as long as what the memory was given.
 
     Raises:
-        ValueError: the file cannot be written; nothing has changed.
+        ValueError: the file cannot be written, or no file can say all there is to such a sequence;
+            nothing has changed.
     """
+    description = _describe(memory, fingerprint)
     state = copy_out(memory, sequence)
     tensors = {
         "survivors": state.survivors,
@@ -64,7 +66,7 @@ def save_sequence(
         "token_ids": torch.tensor(token_ids, dtype=torch.int64),
     }
     tensors |= dict(zip(_CODES, state.codes or (), strict=False))
-    header = _describe(memory, fingerprint) | {"num_tokens": state.num_tokens}
+    header = description | {"num_tokens": state.num_tokens}
     header["checksum"] = _checksum(header, tensors)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -80,9 +82,7 @@ def save_sequence(
         ) from None
 
 
-def restore_sequence(
-    memory: DenseMemory | SparseMemory, path: Path, *, fingerprint: str
-) -> Restored:
+def restore_sequence(memory: PagedMemory, path: Path, *, fingerprint: str) -> Restored:
     """Open the sequence that a file holds; what follows is the same as if it had stayed.
 
     Raises:
@@ -107,8 +107,17 @@ def restore_sequence(
     return Restored(put_in(memory, state), token_ids)
 
 
-def _describe(memory: DenseMemory | SparseMemory, fingerprint: str) -> dict[str, Any]:
-    """Everything that must be the same where a sequence is restored."""
+def _describe(memory: PagedMemory, fingerprint: str) -> dict[str, Any]:
+    """Everything that must be the same where a sequence is restored.
+
+    Raises:
+        ValueError: a memory whose sequences are more than what can be written.
+    """
+    if not memory.can_move:
+        raise ValueError(
+            "a rule with a budget keeps notes beside its tokens, and these are in no file; keep "
+            "the text, and compute it again, or use dense, sparse or window memory."
+        )
     rule: dict[str, Any] = {"memory": "dense"}
     if isinstance(memory, SparseMemory):
         window_tokens, shift = memory.window_tokens, memory.shift

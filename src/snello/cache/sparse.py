@@ -19,7 +19,6 @@ from snello.cache.pages import OutOfPages
 from snello.cache.promise import Promise
 from snello.cache.readers import open_reader
 from snello.cache.ring import Rings
-from snello.cache.store import EMPTY
 from snello.cache.work import Work, count_reads, plan_work
 from snello.config.engine import SurvivorFormat
 from snello.config.model import CacheShape
@@ -227,14 +226,6 @@ class SparseMemory(PagedMemory):
         length = torch.tensor([self.length(sequence)], device=self.device)
         ring = self.rings.num_filled(length) * self.table.exists[:, 0]
         return ring + self.num_survivors[:, sequence]
-
-    def portrait(self, sequence: int) -> list[list[list[int]]]:
-        """Tell the positions each head holds: `portrait(sequence)[layer][head]`, ascending."""
-        stored = self.store.positions[self.table.pages[:, sequence]].flatten(2)  # (L, K, slots)
-        return [
-            [sorted(head[head < EMPTY].tolist()) for head in stored[layer, : shape.num_heads]]
-            for layer, shape in enumerate(self.shapes)
-        ]
 
     def open_heads(self, layer: int, group: Group, promise: Promise) -> Heads:
         """Hand out the heads of one layer in one group, to be changed by a step."""

@@ -95,6 +95,17 @@ class PageTable:
         self.num_held.view(-1)[rows] -= counts
         return dropped
 
+    def truncate(
+        self, sequences: Int[Tensor, " B"], num_held: Int[Tensor, "L B K"]
+    ) -> Int[Tensor, " N"]:
+        """Leave each head its first `num_held` pages, or all if it has fewer; return the others."""
+        pages = self.pages[:, sequences]
+        columns = torch.arange(pages.shape[-1], device=pages.device)
+        is_surplus = (columns >= num_held[..., None]) & (pages != self._blank)
+        self.pages[:, sequences] = pages.masked_fill(is_surplus, self._blank)
+        self.num_held[:, sequences] = self.num_held[:, sequences].minimum(num_held)
+        return pages[is_surplus]
+
     def assign(
         self, sequence: int, num_held: Int[Tensor, "L K"], pages: Int[Tensor, "L K M"]
     ) -> None:

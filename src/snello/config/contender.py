@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 from typing import cast, get_args
 
 from snello.config.engine import KvDtype, MemoryKind, SurvivorFormat, WeightFormat
-
-POLICIES: dict[str, MemoryKind] = {"dense": "dense", "dms": "sparse", "window": "window"}
-"""Short names of policies, and the memory that each is."""
+from snello.config.policy import (
+    MATCH,
+    MEMORIES,
+    PolicyConfig,
+    name_policy,
+    parse_policy,
+    read_policy,
+)
 
 LEARNED = ("learned", "dms")
 """Methods of models that decide for themselves what to forget."""
-
-MATCH = "match"
-"""In place of a count: as many tokens as the learned contender before it held at its peak."""
 
 _FORMAT = re.compile(r"\+(weights|survivors|kv_dtype)=([^+@]*)$")
 
@@ -36,7 +38,8 @@ class Contender:
     """A Hugging Face folder, an adapter folder, or `bundled`."""
 
     policy: str | None
-    """`dense`, `dms`, `window:tokens=64`; None: what the model itself has learned, or dense."""
+    """`dense`, `dms`, `window:tokens=64`, `h2o:budget=64`; None: what the model itself has learned,
+    or dense."""
 
     weights: WeightFormat | None = None
     survivors: SurvivorFormat = "same"
@@ -45,12 +48,12 @@ class Contender:
     @property
     def method(self) -> str:
         """The policy without its settings; contenders of one method may share a frontier."""
-        return "learned" if self.policy is None else self.policy.partition(":")[0]
+        return "learned" if self.policy is None else name_policy(self.policy)
 
     @property
     def is_matched(self) -> bool:
         """Whether its size is that of another contender, and not known before that one ended."""
-        return self.policy is not None and self.policy.endswith(f"={MATCH}")
+        return self.policy is not None and f"={MATCH}" in self.policy
 
     def resolve(self, num_tokens: int) -> "Contender":
         """Return the same contender, by the same name, with its size filled in."""
@@ -59,29 +62,27 @@ class Contender:
 
     @property
     def memory(self) -> tuple[MemoryKind | None, int | None]:
-        """The kind of memory and its window, as an engine is told.
+        """The kind of memory and its window, as an engine is told; None: its `rule` decides.
 
         Raises:
             ValueError: an unknown policy, or settings that do not fit it.
         """
         if self.policy is None:
             return None, None
-        written = self.policy.replace(f"={MATCH}", "=1")  # any count will do for checks
-        method, settings = self.method, parse_settings(written, self.name)
-        if method not in POLICIES:
-            raise ValueError(
-                f"{self.name} names the policy {method!r}; known: {', '.join(POLICIES)}."
-            )
-        key = {"dms": "window", "window": "tokens"}.get(method)
-        unknown = settings.keys() - {key}
-        if unknown:
-            allowed = f"{key}=COUNT" if key else "none"
-            raise ValueError(
-                f"{self.name} sets {sorted(unknown)[0]!r}; settings of {method}: {allowed}."
-            )
-        if method == "window" and not settings:
-            raise ValueError(f"{self.name} names no width; write window:tokens=64 for 64 tokens.")
-        return POLICIES[method], None if key is None else settings.get(key)
+        settings = read_policy(self.policy, self.name)
+        if self.method not in MEMORIES:
+            return None, None
+        window = settings.get("tokens", settings.get("window"))
+        return MEMORIES[self.method], None if window is None else int(window)
+
+    @property
+    def rule(self) -> PolicyConfig | None:
+        """The rule it forgets by, where that is no kind of memory.
+
+        Raises:
+            ValueError: as `memory`.
+        """
+        return None if self.policy is None else parse_policy(self.policy, self.name)
 
 
 def parse_contender(name: str) -> Contender:
@@ -147,25 +148,6 @@ def find_matched(contenders: Sequence[Contender], place: int) -> Contender | Non
     """Return whom the contender at a place matches: the nearest learned one before it."""
     before = [c for c in contenders[:place] if c.method in LEARNED]
     return before[-1] if before else None
-
-
-def parse_settings(name: str, owner: str) -> dict[str, int]:
-    """Return the counts behind a name: `window:tokens=64` gives `{"tokens": 64}`.
-
-    Raises:
-        ValueError: a setting that is no count of at least 1.
-    """
-    _, mark, text = name.partition(":")
-    settings = {}
-    for part in text.split(",") if mark else ():
-        key, _, value = part.partition("=")
-        if not key or not value.isdecimal() or int(value) < 1:
-            raise ValueError(
-                f"{owner} has the setting {part!r}; write KEY=COUNT with a count of at least 1, "
-                "such as tokens=64."
-            )
-        settings[key] = int(value)
-    return settings
 
 
 def _choose(owner: str, key: str, value: str | None, allowed: tuple[str, ...]) -> str | None:

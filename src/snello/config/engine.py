@@ -14,6 +14,9 @@ from snello.config.sampling import SamplingConfig
 __all__ = ["Device", "Dtype", "EngineConfig", "MemoryKind", "SamplingConfig"]
 
 MemoryKind = Literal["dense", "sparse", "window"]
+PolicyName = Literal["streaming", "random", "h2o", "tova", "snapkv", "rkv", "quest"]
+"""Rules of forgetting that need no training, beside the window; see `config.policy`."""
+
 Device = Literal["cpu", "cuda"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 KvDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -62,6 +65,10 @@ class EngineConfig:
 
     window_tokens: int | None = None
     """How many past tokens are always visible; without it, what the model was retrofitted with."""
+
+    policy: str | None = None
+    """Forget by another rule instead: `streaming:window=60`, `random:keep=0.1,window=16`,
+    `h2o:budget=64`, `tova:...`, `snapkv:...`, `rkv:...` or `quest:budget=64`."""
 
     kv_memory_mib: int | None = None
     """Size of the page pool; without it, enough for `max_sequences` full contexts, at most 1024."""

@@ -85,8 +85,8 @@ class EvaluateConfig:
     """Make a sweep, and leave its records, tables (JSON, CSV) and report.html in this folder."""
 
     policies: tuple[str, ...] = ()
-    """Of a sweep: MODEL with each of these, such as `dms dense window:tokens=64`; a window of
-    `tokens=match` holds as many tokens as the learned contender before it."""
+    """Of a sweep: MODEL with each of these, such as `dms dense window:tokens=64 h2o:budget=64`; a
+    size of `match` holds as many tokens as the learned contender before it."""
 
     contenders: tuple[str, ...] = ()
     """Of a sweep: further ones, as MODEL@POLICY+FORMAT=VALUE, such as `bundled@dense` or

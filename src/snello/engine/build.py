@@ -10,6 +10,7 @@ import torch
 
 from snello.cache.open import MemoryPlan, choose_memory, open_memory, size_pool
 from snello.config.engine import EngineConfig, Group, WeightFormat
+from snello.config.policy import parse_policy
 from snello.engine.engine import Engine
 from snello.engine.text import TextCodec
 from snello.models.adapter import LoadedModel, load_model
@@ -44,7 +45,8 @@ def serve(path: str | Path, config: EngineConfig, *, base: str | Path | None = N
     pack_weights(loaded.decoder, config.weights, config.weights_group)
     codec = TextCodec(loaded.folder)
     wish = config.memory, config.window_tokens, config.survivors
-    plan = choose_memory(loaded.decision, *wish)
+    rule = None if config.policy is None else parse_policy(config.policy, "--policy")
+    plan = choose_memory(loaded.decision, *wish, rule)
     return Served(
         engine=build_engine(loaded, plan, config, eos_ids=codec.eos_ids), codec=codec, plan=plan
     )

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from snello.cache.dense import DenseMemory
+from snello.cache.paged import PagedMemory
 from snello.cache.pages import OutOfPages
 from snello.cache.prefix import Checkpoint, PrefixIndex
-from snello.cache.sparse import SparseMemory
 from snello.config.engine import PrefixCacheConfig
 from snello.engine.request import Thread
 
@@ -23,9 +23,7 @@ class Checkpoints:
     Without a config none is kept for strangers; those that parallel samples wait for still are.
     """
 
-    def __init__(
-        self, memory: DenseMemory | SparseMemory, config: PrefixCacheConfig | None
-    ) -> None:
+    def __init__(self, memory: PagedMemory, config: PrefixCacheConfig | None) -> None:
         self._memory, self._config = memory, config
         block_tokens, can_cut = memory.store.page_tokens, isinstance(memory, DenseMemory)
         self._index = PrefixIndex(block_tokens=block_tokens, can_cut=can_cut)

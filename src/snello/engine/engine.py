@@ -12,10 +12,9 @@ from time import perf_counter
 
 import torch
 
-from snello.cache.dense import DenseMemory
+from snello.cache.paged import PagedMemory
 from snello.cache.pages import OutOfPages
 from snello.cache.snapshot import restore_sequence, save_sequence
-from snello.cache.sparse import SparseMemory
 from snello.config.engine import PrefixCacheConfig
 from snello.config.sampling import SamplingConfig
 from snello.engine.interrupt import deferred_interrupts
@@ -37,7 +36,7 @@ class Engine:
     def __init__(  # noqa: PLR0913  (the model, its memory, and how both are shared out)
         self,
         decoder: Decoder,
-        memory: DenseMemory | SparseMemory,
+        memory: PagedMemory,
         *,
         eos_ids: Sequence[int] = (),
         max_batch_tokens: int = 2048,

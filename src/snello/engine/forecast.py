@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snello.cache.dense import DenseMemory
-from snello.cache.sparse import SparseMemory
+from snello.cache.paged import PagedMemory
 from snello.engine.request import Request
 
 REMEMBERED_LENGTHS = 256
@@ -44,9 +43,7 @@ class Forecast:
     Both start at the worst: everything is kept, and every reply is as long as it may be.
     """
 
-    def __init__(
-        self, memory: DenseMemory | SparseMemory, *, reserve_fraction: float, num_layers: int
-    ) -> None:
+    def __init__(self, memory: PagedMemory, *, reserve_fraction: float, num_layers: int) -> None:
         self._memory, self._reserve_fraction = memory, reserve_fraction
         # One page of each layer, all kept, is the doubt with which the estimate begins.
         self._doubt = float(memory.store.page_tokens)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snello.cache.dense import DenseMemory, DenseStep
 from snello.cache.memory import Step
+from snello.cache.paged import PagedMemory
 from snello.cache.refill import is_single, refill, report
 from snello.cache.sparse import SparseMemory, SparseStep
 from snello.models.decoder import Decoder
@@ -97,10 +98,10 @@ def can_record(decoder: Decoder, memory: DenseMemory | SparseMemory) -> bool:
     return memory.backend == "triton" and decoder.config.experts is None
 
 
-def choose_compute(
-    decoder: Decoder, memory: DenseMemory | SparseMemory
-) -> Callable[[Tensor, Step], Tensor]:
+def choose_compute(decoder: Decoder, memory: PagedMemory) -> Callable[[Tensor, Step], Tensor]:
     """Recorded steps or one compiled call where that is possible, else the decoder as it is."""
+    if not isinstance(memory, DenseMemory | SparseMemory):
+        return decoder
     if memory.device.type == "cuda" and can_record(decoder, memory):
         return Replayer(decoder, memory, record_graph)
     return CompiledStack(decoder, memory) if can_stack(decoder, memory) else decoder

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from snello.cache.dense import DenseMemory
-from snello.cache.sparse import SparseMemory
+from snello.cache.paged import PagedMemory
 from snello.engine.replay import choose_compute
 from snello.engine.sampler import Ask, sample
 from snello.engine.scheduler import Batch, Share
@@ -30,9 +29,7 @@ class Choice(NamedTuple):
 class Runner:
     """A decoder and the memory it runs on."""
 
-    def __init__(
-        self, decoder: Decoder, memory: DenseMemory | SparseMemory, device: torch.device
-    ) -> None:
+    def __init__(self, decoder: Decoder, memory: PagedMemory, device: torch.device) -> None:
         self._decoder = decoder
         self._compute = choose_compute(decoder, memory)
         self._memory = memory

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snello.cache.dense import DenseMemory, DenseStep
+from snello.cache.paged import PagedMemory, PagedStep
 from snello.cache.pages import OutOfPages
-from snello.cache.sparse import SparseMemory, SparseStep
 from snello.config.engine import PrefixCacheConfig
 from snello.engine.checkpoints import Checkpoints
 from snello.engine.forecast import Forecast
@@ -53,7 +52,7 @@ class Batch:
     """The shares of one step, and the memory's promise to store them."""
 
     shares: list[Share]
-    step: DenseStep | SparseStep
+    step: PagedStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class Scheduler:
 
     def __init__(
         self,
-        memory: DenseMemory | SparseMemory,
+        memory: PagedMemory,
         *,
         max_batch_tokens: int,
         max_sequences: int,

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from snello.cache.dense import DenseMemory
+from snello.cache.paged import PagedMemory
 from snello.cache.pages import OutOfPages
-from snello.cache.sparse import SparseMemory
 from snello.models.decoder import Decoder
 
 ROWS_AT_ONCE = 256
@@ -31,7 +30,7 @@ class TokenScore(NamedTuple):
 
 def score_texts(
     decoder: Decoder,
-    memory: DenseMemory | SparseMemory,
+    memory: PagedMemory,
     texts: Sequence[Sequence[int]],
     *,
     max_batch_tokens: int,
@@ -72,7 +71,7 @@ def _group(
 
 def _score_group(
     decoder: Decoder,
-    memory: DenseMemory | SparseMemory,
+    memory: PagedMemory,
     texts: Sequence[Sequence[int]],
     max_batch_tokens: int,
 ) -> list[list[TokenScore]]:

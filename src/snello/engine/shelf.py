@@ -5,8 +5,7 @@ Knows nothing of requests or of who has to give way.
 
 from time import perf_counter
 
-from snello.cache.dense import DenseMemory
-from snello.cache.sparse import SparseMemory
+from snello.cache.paged import PagedMemory
 from snello.cache.state import SequenceState, copy_out, measure_state, put_in
 from snello.engine.request import Thread
 
@@ -21,7 +20,7 @@ class Shelf:
     measured as the engine runs.
     """
 
-    def __init__(self, memory: DenseMemory | SparseMemory, budget_bytes: int) -> None:
+    def __init__(self, memory: PagedMemory, budget_bytes: int) -> None:
         self._memory, self._budget_bytes = memory, budget_bytes
         self._states: dict[Thread, SequenceState] = {}
         self.bytes_per_s = FIRST_GUESS_BYTES_PER_S
@@ -43,7 +42,7 @@ class Shelf:
 
     def is_worth_it(self, thread: Thread) -> bool:
         """Whether a thread's tokens fit here, and come back sooner than they would be computed."""
-        if thread.memory_sequence is None or self._budget_bytes == 0:
+        if thread.memory_sequence is None or self._budget_bytes == 0 or not self._memory.can_move:
             return False
         num_bytes = measure_state(self._memory, thread.memory_sequence)
         if self.num_bytes + num_bytes > self._budget_bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from snello.bundled.problems import Kind, Problem, answer_of
 from snello.bundled.tokenizer import build_tokenizer
-from snello.config.contender import parse_settings
+from snello.config.settings import parse_settings
 from snello.evaluation.task import Question, Task
 from snello.evaluation.tasks.bundled import find_kinds, judge, pose_fresh
 

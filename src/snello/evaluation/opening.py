@@ -4,6 +4,7 @@ Knows nothing of questions. This is the one place that knows how policies become
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from snello.evaluation.compare import fit_window
 from snello.evaluation.record import Key, Record
 from snello.models.adapter import LoadedModel, find_base, load_model, read_card
 from snello.models.public import read_public_card_fields
+from snello.policies.streaming import SINKS
 
 _LARGE_BYTES = 2**26
 
@@ -54,7 +56,7 @@ class Opener:
             kv_dtype=contender.kv_dtype,
         )
         loaded = self._load(contender.model, config)
-        plan = choose_memory(loaded.decision, kind, window_tokens, config.survivors)
+        plan = choose_memory(loaded.decision, kind, window_tokens, config.survivors, contender.rule)
         codec = TextCodec(loaded.folder)
         engine = build_engine(loaded, plan, config, eos_ids=codec.eos_ids)
         nominal = loaded.card.factor if loaded.card and plan.kind == "sparse" else None
@@ -82,7 +84,7 @@ def check_suits(contender: Contender) -> None:
     card = read_card(folder)
     decision = read_public_card_fields(folder)[0] if card is None else card.decision
     try:
-        choose_memory(decision, *contender.memory, contender.survivors)
+        choose_memory(decision, *contender.memory, contender.survivors, contender.rule)
     except ValueError as error:
         raise ValueError(f"{contender.name}: {error}") from None
 
@@ -92,8 +94,8 @@ def match_budget(
 ) -> Contender | None:
     """Return a contender that matches another with its size filled in; None if it matches nobody.
 
-    Its window holds as many tokens as the other's first threads did at their peak, at the longest
-    length, mean over all questions.
+    It holds as many tokens as the other's first threads did at their peak, at the longest length,
+    mean over all questions.
     """
     contender, matched = contenders[place], find_matched(contenders, place)
     if not contender.is_matched or matched is None:
@@ -103,7 +105,16 @@ def match_budget(
         for key, record in records.items()
         if (key.contender, key.chain) == (matched.name, 0)
     ]
-    return contender.resolve(fit_window(fmean(peaks)))
+    return contender.resolve(fit_size(contender, fmean(peaks)))
+
+
+def fit_size(contender: Contender, live_tokens: float) -> int:
+    """Return the size with which a contender holds so many tokens, rounded up."""
+    if contender.method not in ("window", "streaming"):
+        return math.ceil(live_tokens)
+    settings = {} if contender.rule is None else contender.rule.numbers
+    sinks = settings.get("sinks", SINKS) if contender.method == "streaming" else 0
+    return max(1, fit_window(live_tokens) - int(sinks))
 
 
 def fingerprint(model: str, base: Path | None) -> str:
