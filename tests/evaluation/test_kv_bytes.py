@@ -6,7 +6,6 @@ import torch
 from snello.cache.sparse import SparseMemory
 from snello.config.model import CacheShape
 from snello.evaluation.kv_bytes import ReadPrice, price_reads
-from snello.ops.narrow import FORMATS
 from snello.policies import Never
 
 
@@ -16,7 +15,7 @@ def make_memory(survivors):
         window_tokens=3,
         shift=1,
         policy=Never(),
-        survivors=FORMATS.get(survivors),
+        survivors=survivors,
         num_pages=60,
         page_tokens=4,
         max_sequences=2,
