@@ -3,17 +3,14 @@
 Knows nothing of any peer but where it lies and what it is called; `peers/run_<name>.py` knows one.
 """
 
-import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from benchmarks.peer_process import PeerProcess
 from benchmarks.traffic import Traffic, dense_kv_bytes
 from snello.config.model import ModelConfig
 from snello.models.families import read_model_config
-
-RUNNERS = Path(__file__).parent / "peers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,32 +74,29 @@ class Peer:
             raise ValueError(f"there is no peer {label!r}; there are {', '.join(RECIPES)}.")
         recipe = RECIPES[label]
         python, model = home / recipe.environment / "bin" / "python", home / recipe.model
-        for path in (python, model):
-            if not path.exists():
-                raise ValueError(f"{label} needs {path}; run benchmarks/peers/install.sh {home}.")
+        if not model.exists():
+            raise ValueError(f"{label} needs {model}; run benchmarks/peers/install.sh {home}.")
         self.name, self._recipe = label, recipe
         self.config = read_model_config(home / "models" / "base")
         self._weight_bytes = (home / recipe.weights).stat().st_size
         self._size = (0, 0)
-        command = [python, RUNNERS / f"run_{recipe.runner}.py", "--model", model]
-        command += ["--cores", cores, *recipe.options]
-        self._process = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self._settings = self._read()
+        words = ["--model", model, "--cores", cores, *recipe.options]
+        self._process = PeerProcess(label, python, recipe.runner, words)
+        self._settings = dict(self._process.description)
         check_shape(self._settings.pop("shape"), self.config, label)
 
     def open(self, num_threads: int, context_tokens: int, num_steps: int) -> dict[str, Any]:
         """Let it read random prompts, really."""
         self._size = (num_threads, context_tokens)
-        answer = self._ask(do="open", threads=num_threads, context=context_tokens, steps=num_steps)
+        answer = self._process.ask(
+            do="open", threads=num_threads, context=context_tokens, steps=num_steps
+        )
         assert answer["num_prompt_tokens"] == num_threads * context_tokens, answer
         return answer | {"context": "computed"}
 
     def step(self, count: int) -> list[float]:
         """Take steps."""
-        answer = self._ask(do="step", count=count)
+        answer = self._process.ask(do="step", count=count)
         assert answer["num_new_tokens"] == count * self._size[0], answer
         return list(answer["seconds"])
 
@@ -118,28 +112,14 @@ class Peer:
 
     def close(self) -> None:
         """Let it forget its threads; the process stays."""
-        self._ask(do="close")
+        self._process.ask(do="close")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """End the process."""
-        self._process.communicate("", timeout=60)
-
-    def _ask(self, **question: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> dict[str, Any]:
-        """Read the next answer; what else a peer prints to the same stream is passed over."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith('{"peer":'):
-                return dict(json.loads(line)["peer"])
-        raise RuntimeError(f"{self.name} ended with code {self._process.wait()}; see above.")
+        self._process.__exit__(*error)
 
 
 def check_shape(found: dict[str, int], config: ModelConfig, label: str) -> None:

@@ -18,6 +18,14 @@ if [ ! -e transformers ]; then
   transformers/bin/pip install --quiet -c torch.txt transformers==5.23.0 accelerate
 fi
 
+# [kvpress)  its pins and ours disagree
+if [ ! -e kvpress/ready ]; then
+  $python -m venv kvpress
+  kvpress/bin/pip install --quiet "$torch"
+  kvpress/bin/pip install --quiet -c torch.txt 'transformers==5.2.*' kvpress==0.5.5
+  touch kvpress/ready
+fi
+
 # [openvino)  and a second environment that converts; torchvision would be of another torch
 if [ ! -e openvino/ready ]; then
   $python -m venv openvino

@@ -30,6 +30,7 @@ def make_record(  # noqa: PLR0913  (all that a test may want to set)
             score=score,
             stored_tokens=100 + min(tokens, length) - 1,
             reply_kv_reads=reads * min(tokens, length) / tokens,
+            reply_kv_bytes=64 * reads * min(tokens, length) / tokens,
             peak_live_tokens=live,
             peak_bytes=int(live) * 1024,
         )
@@ -43,6 +44,7 @@ def make_record(  # noqa: PLR0913  (all that a test may want to set)
         text=f"thinking</think> {answers[-1]}",
         prompt_tokens=100,
         prompt_kv_reads=prompt_reads,
+        prompt_kv_bytes=64 * prompt_reads,
         cuts=cuts,
     )
 

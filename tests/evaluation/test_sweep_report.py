@@ -16,7 +16,7 @@ from snello.evaluation.report.sweep import (
     draw_frontier_file,
     render_sweep,
 )
-from snello.evaluation.results import as_csv, conclude
+from snello.evaluation.results import as_csv, conclude, describe_cells
 from tests.evaluation.made_up import make_trace
 from tests.evaluation.made_up_chains import make_records
 from tests.evaluation.test_report import Reader
@@ -47,6 +47,8 @@ def make_results(contenders=CONTENDERS, tasks=("ledger", "sums"), **changes):
             "generated_tokens": 500,
             "peak_pool_bytes": 4096,
             "preemptions": 0,
+            "cpu_joules": 12.5,
+            "gpu_joules": None,
         },
     ]
     parts = {"settings": {"threads": [1, 2, 4], "seed": 0}, "metric": "vote"} | changes
@@ -138,7 +140,7 @@ def test_the_baseline_is_the_first_dense_contender_or_else_the_first(results):
 
 
 def test_the_table_has_one_row_for_each_cell(results):
-    lines = as_csv(results).splitlines()
+    lines = as_csv(describe_cells(results)).splitlines()
     assert len(lines) == 1 + len(results.cells)
     assert lines[0].startswith("task,contender,method,length_tokens,threads,questions,vote,")
 

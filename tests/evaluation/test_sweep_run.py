@@ -115,6 +115,15 @@ def test_the_figures_say_what_was_asked_and_how(whole, adapter, tiny_folder):
     assert slim["peak_live_tokens"] < dense["peak_live_tokens"]
     rows = list(csv.DictReader((whole / "cells.csv").read_text().splitlines()))
     assert len(rows) == len(cells)
+    assert 0 < slim["kv_read_bytes"] < dense["kv_read_bytes"]
+    assert dense["kv_read_bytes"] == dense["kv_reads_tokens"] * 4 * (16 * 4 + 5)
+    (closed,) = (
+        line
+        for line in figures["sessions"]
+        if line["event"] == "close" and line["contender"].endswith("dense")
+    )
+    assert {"cpu_joules", "gpu_joules"} <= closed.keys()
+    assert figures["groups"] == []
     assert float(rows[0]["kv_reads_tokens"]) == figures["cells"][0]["kv_reads_tokens"]
 
 
@@ -148,6 +157,23 @@ def test_a_shorter_sweep_has_the_figures_of_the_longer_one_cut(
     assert short == [cell for cell in cut if cell["length_tokens"] == 8]
 
 
+def test_a_grid_keeps_length_and_depth_of_each_question(tiny_folder, tmp_path):
+    """Lengths are those of the first contender's tokenizer; a task keeps the name it was given."""
+    out = tmp_path / "grid"
+    name = "ledger-needle:lengths=150/200,depths=0/100,samples=2"
+    command = ["evaluate", str(tiny_folder), "--out", str(out), "--tasks", name, "--policies"]
+    assert main([*command, "dense", "window:tokens=9", "--lengths", "4"]) == OK
+    figures = json.loads((out / "results.json").read_text())
+    assert figures["settings"]["tasks"] == [name]
+    groups = figures["groups"]
+    places = [(150, 0), (150, 100), (200, 0), (200, 100)]
+    assert [(group["question_tokens"], group["depth_percent"]) for group in groups] == places * 2
+    assert {group["questions"] for group in groups} == {2}
+    rows = list(csv.DictReader((out / "groups.csv").read_text().splitlines()))
+    assert len(rows) == len(groups)
+    assert (out / "report.html").read_text().count('class="heat"') == 2
+
+
 def test_a_matched_window_is_as_large_as_the_learned_contender(adapter, tiny_folder, tmp_path):
     out = tmp_path / "matched"
     assert (
@@ -169,7 +195,15 @@ def test_a_matched_window_is_as_large_as_the_learned_contender(adapter, tiny_fol
         (["--seed", "1"], "was begun with seed 0, and now it is 1"),
         (["--threads", "1", "4"], "was begun with threads [1, 2], and now it is [1, 4]"),
         (["--policies", "dms:window=3"], "was begun with contenders"),
-        (["--tasks", "riddles"], "unknown kind of problem 'riddles'"),
+        (["--tasks", "riddles"], "unknown task 'riddles'"),
+        (["--tasks", "ledger:size=3"], "the task 'ledger' has no setting 'size'"),
+        (["--tasks", "math500:source=/nowhere/rows.jsonl"], "there is no file /nowhere/rows.jsonl"),
+        (
+            ["--tasks", "math500:source={rows}"],
+            "the columns are 'q', 'a'; the task needs 'problem'",
+        ),
+        (["--tasks", "needle:lengths=9"], "a prompt of 9 tokens was asked for"),
+        (["--level", "2"], "was begun with questions"),
         (["--threads", "2", "1"], "threads is 2 1; give counts of at least 1, each once"),
         (["--lengths", "0", "4"], "lengths is 0 4; give counts"),
         (["--questions", "0"], "questions is 0; it must be at least 1"),
@@ -182,8 +216,11 @@ def test_a_matched_window_is_as_large_as_the_learned_contender(adapter, tiny_fol
     ],
 )
 def test_mistakes_get_one_line_and_change_nothing(
-    more, message, whole, adapter, tiny_folder, capsys
+    more, message, whole, adapter, tiny_folder, tmp_path, capsys
 ):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"q": "1 + 1?", "a": "2"}\n')
+    more = [word.format(rows=rows) for word in more]
     before = {path.name: path.read_bytes() for path in whole.iterdir()}
     assert main([*words(adapter, tiny_folder, whole), *more]) == MISTAKE
     error = capsys.readouterr().err

@@ -76,6 +76,8 @@ class PageStore:
         self.page_tokens, self.dtype, self.survivors = page_tokens, dtype, survivors
         self.survivor_tokens = count_survivor_slots(page_tokens, dtype, survivors)
         self.bytes_per_page = measure_page(shapes, page_tokens, dtype, survivors)
+        self.bytes_per_token = measure_page(shapes, page_tokens, dtype) / page_tokens
+        self.bytes_per_survivor = self.bytes_per_page / self.survivor_tokens
         if (num_pages is None) == (budget_bytes is None):
             raise ValueError(
                 f"num_pages is {num_pages} and budget_bytes is {budget_bytes}; give exactly one."

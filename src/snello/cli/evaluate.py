@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snello.cache.open import choose_memory
-from snello.cli import sweep
+from snello.cli import perplexity, sweep
 from snello.cli.console import check_writable, print_table, say, write_json
 from snello.config.engine import EngineConfig, MemoryKind
 from snello.config.evaluate import EvaluateConfig
@@ -26,7 +26,7 @@ from snello.models.adapter import load_model
 
 OF_A_SWEEP = (
     *("out", "policies", "contenders", "tasks", "questions", "threads", "lengths", "metric"),
-    "portraits",
+    *("portraits", "perplexity", "perplexity_tokens"),
 )
 
 
@@ -38,6 +38,9 @@ def run(config: EvaluateConfig) -> None:
     """
     if config.out is not None:
         sweep.run(config)
+        return
+    if config.perplexity is not None:
+        perplexity.run(config)
         return
     check_writable(config.json)
     problems = pose_fresh(

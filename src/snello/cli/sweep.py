@@ -11,26 +11,35 @@ from snello.cli.origin import describe_origin
 from snello.config.engine import EngineConfig
 from snello.config.evaluate import EvaluateConfig
 from snello.engine.progress import progress_bar
-from snello.evaluation.bundled_task import find_tasks
 from snello.evaluation.cells import gather_cells
-from snello.evaluation.opening import Opener, check_suits, fingerprint
+from snello.evaluation.grid import find_places
+from snello.evaluation.opening import Opener, check_suits, fingerprint, read_codec
 from snello.evaluation.portrait import Portrait
 from snello.evaluation.report.frontiers import TITLES
 from snello.evaluation.report.sweep import (
     COLUMNS,
-    describe_cells,
     describe_equal_costs,
+    describe_rows,
     draw_frontier_file,
     render_sweep,
 )
 from snello.evaluation.reread import portray_contenders
-from snello.evaluation.results import Results, as_csv, as_object, conclude
+from snello.evaluation.results import (
+    Results,
+    as_csv,
+    as_object,
+    conclude,
+    describe_cells,
+    describe_groups,
+)
 from snello.evaluation.sweep import Sweep, run_sweep
 from snello.evaluation.sweep_folder import SweepFolder
+from snello.evaluation.task import describe_questions
+from snello.evaluation.tasks.written import open_written
 
 
 def run(config: EvaluateConfig) -> None:
-    """Make a sweep, or go on with one; leave results.json, cells.csv, report.html, frontiers-0.svg.
+    """Make a sweep, or go on with one; leave tables, page and pictures.
 
     Raises:
         ValueError: settings, a contender or a folder that will not do.
@@ -42,7 +51,8 @@ def run(config: EvaluateConfig) -> None:
     for contender in sweep.contenders:
         check_suits(contender)
     prints = {c.model: fingerprint(c.model, config.base) for c in sweep.contenders}
-    folder = SweepFolder(config.out, describe_settings(config, prints))
+    settings = describe_settings(config, prints, sweep)
+    folder = SweepFolder(config.out, settings)
     opener = Opener(
         EngineConfig(
             max_sequences=config.batch,
@@ -63,9 +73,10 @@ def run(config: EvaluateConfig) -> None:
     )
     results = conclude(
         cells,
-        settings=describe_settings(config, prints),
+        settings=settings,
         sessions=folder.sessions,
         metric=config.metric,
+        places={task: find_places(posed) for task, posed in sweep.questions.items()},
     )
     portraits = portray_contenders(sweep, folder, opener, config.portraits, progress_bar)
     leave(config.out, results, portraits, config.json)
@@ -74,16 +85,22 @@ def run(config: EvaluateConfig) -> None:
 
 
 def plan(config: EvaluateConfig) -> Sweep:
-    """Return what is asked of whom.
+    """Return what is asked of whom; lengths in tokens are those of the first contender's tokenizer.
 
     Raises:
-        ValueError: an unknown task, kind or level.
+        ValueError: no such model, an unknown task or setting, or rows that cannot be had.
     """
-    tasks = find_tasks(config.tasks or config.kinds, config.level)
+    contenders = config.parsed_contenders
+    codec = read_codec(contenders[0].model, config.base)
+    tasks = open_written(
+        config.tasks or config.kinds,
+        codec.encode,
+        otherwise={"level": config.level, "problems": config.problems},
+    )
     return Sweep(
-        contenders=config.parsed_contenders,
-        tasks=tuple(tasks),
-        questions={task.name: task.pose(config.num_questions, config.seed) for task in tasks},
+        contenders=contenders,
+        tasks=tasks,
+        questions={name: task.pose(config.questions, config.seed) for name, task in tasks.items()},
         most_threads=max(config.threads),
         lengths_tokens=config.lengths_tokens,
         sampling=config.sampling,
@@ -91,14 +108,14 @@ def plan(config: EvaluateConfig) -> Sweep:
     )
 
 
-def describe_settings(config: EvaluateConfig, prints: dict[str, str]) -> dict[str, Any]:
+def describe_settings(
+    config: EvaluateConfig, prints: dict[str, str], sweep: Sweep
+) -> dict[str, Any]:
     """Return what decides the records; a sweep that goes on must have the same."""
     return {
         "contenders": [contender.name for contender in config.parsed_contenders],
         "models": prints,
-        "tasks": list(config.tasks or config.kinds),
-        "levels": list(config.level),
-        "questions": config.num_questions,
+        "tasks": list(sweep.tasks),
         "threads": list(config.threads),
         "lengths_tokens": list(config.lengths_tokens),
         "temperature": config.temperature,
@@ -106,6 +123,7 @@ def describe_settings(config: EvaluateConfig, prints: dict[str, str]) -> dict[st
         "device": config.device,
         "weights": config.weights,
         "weights_group": config.weights_group,
+        "questions": {name: describe_questions(posed) for name, posed in sweep.questions.items()},
     }
 
 
@@ -118,7 +136,9 @@ def leave(
     for place, task in enumerate(results.tasks):
         write_text(out / f"frontiers-{place}.svg", draw_frontier_file(results, task))
     write_json(out / "results.json", figures)
-    write_text(out / "cells.csv", as_csv(results))
+    write_text(out / "cells.csv", as_csv(describe_cells(results)))
+    if results.groups:
+        write_text(out / "groups.csv", as_csv(describe_groups(results)))
     if json is not None:
         write_json(json, figures)
 
@@ -127,7 +147,7 @@ def show(results: Results) -> None:
     """Print a table for each task, and what equal costs give."""
     for task in results.tasks:
         cells = results.of_task(task)
-        rows = describe_cells(results, task)
+        rows = describe_rows(results, task)
         print_table(f"{len(cells[0].vote):,} questions of {task}", COLUMNS, rows)
         for axis, (title, _) in TITLES.items():
             columns, gaps = describe_equal_costs(results, task, axis)

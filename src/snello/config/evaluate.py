@@ -93,11 +93,12 @@ class EvaluateConfig:
     `slim@dms+survivors=int8`; formats: weights, survivors, kv_dtype."""
 
     tasks: tuple[str, ...] = ()
-    """Of a sweep: which tasks, such as `ledger` or `ledger:level=3`; without it, those that
-    `--kinds` names, at the levels of `--level`."""
+    """Of a sweep: which tasks, such as `ledger`, `ledger:level=3`, `math500:source=rows.jsonl` or
+    `needle:lengths=512/1024,depths=0/50/100`; without it, those that `--kinds` names."""
 
     questions: int | None = None
-    """Of a sweep: how many of each task; without it, as many as `--problems` says."""
+    """Of a sweep: how many of each task; without it, all of them, and as many as `--problems` says
+    of problems that never end."""
 
     threads: tuple[int, ...] = (1,)
     """Of a sweep: how many chains to take together; the largest is how many are sampled."""
@@ -113,29 +114,60 @@ class EvaluateConfig:
     portraits: int = 3
     """Of a sweep: from how many solved questions to tell what each head keeps; 0: do not."""
 
+    perplexity: Path | None = None
+    """Instead of asking anything, tell what this text (UTF-8) costs each of `--policies` and
+    `--contenders`, in nats per token and per byte."""
+
+    perplexity_tokens: int | None = None
+    """How many tokens of it are shown at once, the second half of them scored; without it, what the
+    model's context holds."""
+
     def __post_init__(self) -> None:
         check_positive("EvaluateConfig", problems=self.problems, batch=self.batch)
         _ = self.sampling
         if self.out is not None:
             self._check_sweep()
             return
+        of_both = () if self.perplexity is not None else ("policies", "contenders")
         given = [
-            name
-            for name in ("policies", "contenders", "tasks", "questions", "lengths")
-            if getattr(self, name)
+            name for name in (*of_both, "tasks", "questions", "lengths") if getattr(self, name)
         ]
         if given or self.threads != (1,):
             raise ValueError(
                 f"EvaluateConfig.{(given or ['threads'])[0]} is part of a sweep, and a sweep needs "
                 "a folder for its records; add --out FOLDER."
             )
+        if self.perplexity is not None:
+            self._check_perplexity()
+            return
         if "window" in self.memories and "sparse" not in self.memories:
             raise ValueError(
                 "EvaluateConfig.memories has 'window' without 'sparse'; the window is made as wide "
                 "as the sparse run's live tokens, so name both."
             )
 
+    def _check_perplexity(self) -> None:
+        self._refuse_baseline()
+        matched = [contender.name for contender in self.parsed_contenders if contender.is_matched]
+        if matched:
+            raise ValueError(
+                f"{matched[0]} is to match what another contender held while it answered; a text "
+                "alone does not tell, so write how many tokens."
+            )
+
+    def _refuse_baseline(self) -> None:
+        if self.baseline is not None:
+            raise ValueError(
+                f"EvaluateConfig.baseline is {self.baseline!r}, which is for neither a sweep nor "
+                f"perplexity; name it as a contender: --contenders {self.baseline}@dense."
+            )
+
     def _check_sweep(self) -> None:
+        if self.perplexity is not None:
+            raise ValueError(
+                f"EvaluateConfig.perplexity is {self.perplexity}, which is no part of a sweep; "
+                "leave --out away, and name a file with --json."
+            )
         for name in ("threads", "lengths"):
             counts = getattr(self, name)
             if counts != tuple(sorted({*counts})) or (counts and counts[0] < 1):
@@ -145,14 +177,11 @@ class EvaluateConfig:
                 )
         if not self.threads:
             raise ValueError("EvaluateConfig.threads is empty; give at least one count.")
-        check_positive("EvaluateConfig", questions=self.num_questions)
+        if self.questions is not None:
+            check_positive("EvaluateConfig", questions=self.questions)
         if self.portraits < 0:
             raise ValueError(f"EvaluateConfig.portraits is {self.portraits}; it must be 0 or more.")
-        if self.baseline is not None:
-            raise ValueError(
-                f"EvaluateConfig.baseline is {self.baseline!r}, which a sweep does not take; name "
-                f"it as a contender: --contenders {self.baseline}@dense."
-            )
+        self._refuse_baseline()
         _ = self.parsed_contenders
 
     @property
@@ -164,11 +193,6 @@ class EvaluateConfig:
         """
         own = tuple(f"{self.model}@{policy}" for policy in self.policies)
         return parse_contenders((*own, *self.contenders) or (self.model,))
-
-    @property
-    def num_questions(self) -> int:
-        """Of a sweep: how many of each task."""
-        return self.problems if self.questions is None else self.questions
 
     @property
     def lengths_tokens(self) -> tuple[int, ...]:

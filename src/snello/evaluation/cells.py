@@ -49,6 +49,9 @@ class Cell:
     pass_k: Column
     mean: Column
     kv_reads: Column
+    kv_read_bytes: Column
+    """What the tokens take that were read."""
+
     peak_live_tokens: Column
     peak_bytes: Column
     generated_tokens: Column
@@ -148,6 +151,7 @@ def _row(family: Sequence[Record], place: int, count: int) -> dict[str, float]:
         "pass_k": pass_at_k(len(every), sum(is_right), count),
         "mean": sum(scores) / count,
         "kv_reads": family[0].prompt_kv_reads + _sum(cut.reply_kv_reads for cut in cuts),
+        "kv_read_bytes": family[0].prompt_kv_bytes + _sum(cut.reply_kv_bytes for cut in cuts),
         "peak_live_tokens": _sum(cut.peak_live_tokens for cut in cuts),
         "peak_bytes": _sum(cut.peak_bytes for cut in cuts),
         "generated_tokens": _sum(cut.generated_tokens for cut in cuts) / count,

@@ -117,6 +117,28 @@ def fit_size(contender: Contender, live_tokens: float) -> int:
     return max(1, fit_window(live_tokens) - int(sinks))
 
 
+def read_codec(model: str, base: Path | None) -> TextCodec:
+    """Return a model's tokenizer, without its weights.
+
+    Raises:
+        ValueError: there is no such model, or it has none.
+    """
+    return TextCodec(find_homes(model, base)[-1])
+
+
+def find_homes(model: str, base: Path | None) -> list[Path]:
+    """Return a model's own folder, and its base's behind it if it is an adapter.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    folder = find_base(model)
+    card = read_card(folder)
+    if card is None or card.base_model is None:
+        return [folder]
+    return [folder, find_base(base or card.base_model)]
+
+
 def fingerprint(model: str, base: Path | None) -> str:
     """Return what changes when a model's files do, an adapter's base among them.
 
@@ -125,11 +147,7 @@ def fingerprint(model: str, base: Path | None) -> str:
     Raises:
         ValueError: there is no such model.
     """
-    folder = find_base(model)
-    card = read_card(folder)
-    homes = [folder]
-    if card is not None and card.base_model is not None:
-        homes.append(find_base(base or card.base_model))
+    homes = find_homes(model, base)
     mixed = hashlib.sha256()
     for path in (path for home in homes for path in sorted(home.iterdir()) if path.is_file()):
         size = path.stat().st_size

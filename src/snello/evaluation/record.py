@@ -39,6 +39,9 @@ class Cut:
     reply_kv_reads: float
     """Live tokens attended, summed over the reply's tokens, mean over layers and heads."""
 
+    reply_kv_bytes: float
+    """What those tokens take in their pages' formats, in all layers and heads."""
+
     peak_live_tokens: float
     """The most tokens alive after a step, mean over layers and heads; the prompt's among them."""
 
@@ -62,6 +65,8 @@ class Record:
     prompt_tokens: int
     prompt_kv_reads: float
     """What reading the prompt cost, once for all chains of the question."""
+
+    prompt_kv_bytes: float
 
     cuts: tuple[Cut, ...]
     """One for each length of the sweep, ascending."""

@@ -7,6 +7,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from snello.config.evaluate import Metric
@@ -18,6 +19,7 @@ from snello.evaluation.contrasts import (
     contrast,
     estimate_scores,
 )
+from snello.evaluation.grid import Group, Place, group_cells
 
 AXIS_KEYS: dict[Axis, str] = {
     "kv_reads": "kv_reads_tokens",
@@ -43,6 +45,8 @@ class Results:
     """Every cell's scores by every rule."""
 
     contrasts: Mapping[str, Contrasts]
+    groups: Sequence[Group] = ()
+    """The cells of tasks with a grid, place by place."""
 
     def score(self, cell: Cell) -> Estimate:
         """Return a cell's score by the rule of this sweep."""
@@ -73,8 +77,17 @@ def conclude(
     settings: Mapping[str, Any],
     sessions: Sequence[Mapping[str, Any]],
     metric: Metric,
+    places: Mapping[str, Sequence[Place] | None] = MappingProxyType({}),
 ) -> Results:
-    """Compare all contenders with the first dense one, or else with the first."""
+    """Compare all contenders with the first dense one, or else with the first.
+
+    Args:
+        cells: Of all tasks.
+        settings: What decided the records.
+        sessions: A line for each event of the sweep.
+        metric: Which score counts.
+        places: The places of the questions of tasks with a grid; see `grid.group_cells`.
+    """
     methods = {cell.contender: cell.method for cell in cells}
     baseline = next((name for name, method in methods.items() if method == "dense"), None)
     baseline = baseline or next(iter(methods))
@@ -95,10 +108,11 @@ def conclude(
         contrasts={
             task: contrast(of_task, baseline, metric, AXES) for task, of_task in by_task.items()
         },
+        groups=group_cells(cells, places),
     )
 
 
-def describe_cell(results: Results, cell: Cell) -> dict[str, Any]:
+def describe_cell(cell: Cell, estimates: Mapping[Metric, Estimate]) -> dict[str, Any]:
     """Return one cell's figures, flat."""
     figures: dict[str, Any] = {
         "task": cell.task,
@@ -109,10 +123,11 @@ def describe_cell(results: Results, cell: Cell) -> dict[str, Any]:
         "questions": len(cell.vote),
     }
     for metric in METRICS:
-        figures |= _flatten(metric, results.estimates[cell.key][metric])
+        figures |= _flatten(metric, estimates[metric])
     for axis in AXES:
         figures[AXIS_KEYS[axis]] = float(cell.cost(axis).mean())
     return figures | {
+        "kv_read_bytes": float(cell.kv_read_bytes.mean()),
         "generated_tokens": float(cell.generated_tokens.mean()),
         "factor": float(cell.factor.mean()),
         "cut_fraction": float(cell.is_cut.mean()),
@@ -127,14 +142,27 @@ def as_object(results: Results) -> dict[str, Any]:
         "metric": results.metric,
         "baseline": results.baseline,
         "nominal_factor": results.nominal_factors,
-        "cells": [describe_cell(results, cell) for cell in results.cells],
+        "cells": describe_cells(results),
+        "groups": describe_groups(results),
         "contrasts": {task: _describe(found) for task, found in results.contrasts.items()},
     }
 
 
-def as_csv(results: Results) -> str:
-    """Return the cells as a table with a head line."""
-    rows = [describe_cell(results, cell) for cell in results.cells]
+def describe_cells(results: Results) -> list[dict[str, Any]]:
+    """Return the figures of every cell."""
+    return [describe_cell(cell, results.estimates[cell.key]) for cell in results.cells]
+
+
+def describe_groups(results: Results) -> list[dict[str, Any]]:
+    """Return the figures of every cell, place by place, where its task has a grid."""
+    return [
+        group.place._asdict() | describe_cell(group.cell, group.estimates)
+        for group in results.groups
+    ]
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return figures as a table with a head line."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -14,6 +14,8 @@ from snello.config.sampling import SamplingConfig
 from snello.engine.build import Served
 from snello.engine.text import TextCodec
 from snello.evaluation.chains import Chain, Plan, grow_chains, seed_chain
+from snello.evaluation.energy import EnergyMeter
+from snello.evaluation.kv_bytes import ReadPrice, price_reads
 from snello.evaluation.opening import Opener, match_budget
 from snello.evaluation.record import Cut, Key, Record
 from snello.evaluation.sweep_folder import Session, SweepFolder
@@ -31,9 +33,11 @@ class Sweep:
     """What is asked of whom."""
 
     contenders: tuple[Contender, ...]
-    tasks: tuple[Task, ...]
+    tasks: Mapping[str, Task]
+    """Each under the name that was written, its settings included: records say this."""
+
     questions: Mapping[str, Sequence[Question]]
-    """For each task's name."""
+    """For each name of a task."""
 
     most_threads: int
     lengths_tokens: tuple[int, ...]
@@ -75,8 +79,18 @@ def run_sweep(
                 "most_chains_at_once": served.engine.max_sequences,
             }
         )
-        with bar(contender.name, num_all) as advance:
-            _run_contender(sweep, contender, served, folder, session, advance)
+        with bar(contender.name, num_all) as advance, EnergyMeter() as energy:
+            figures = _run_contender(sweep, contender, served, folder, session, advance)
+        session.note(
+            {
+                "event": "close",
+                "session": session.number,
+                "contender": contender.name,
+                **figures,
+                "cpu_joules": energy.joules.cpu,
+                "gpu_joules": energy.joules.gpu,
+            }
+        )
 
 
 def _run_contender(
@@ -86,40 +100,40 @@ def _run_contender(
     folder: SweepFolder,
     session: Session,
     advance: Advance,
-) -> None:
+) -> dict[str, float]:
+    """Compute all that is missing; return what it took."""
     started, num_tokens = time.perf_counter(), 0
     num_done = sum(key in folder.records for key in sweep.keys(contender))
-    for task in sweep.tasks:
-        questions = {question.name: question for question in sweep.questions[task.name]}
+    price = price_reads(served.engine.memory, served.plan.window_tokens)
+    for name, task in sweep.tasks.items():
+        questions = {question.name: question for question in sweep.questions[name]}
         plans = (
             plan
             for question in questions.values()
-            if (plan := plan_question(sweep, contender, task, question, served.codec, folder))
+            if (plan := plan_question(sweep, contender, name, question, served.codec, folder))
         )
         for chain in grow_chains(served.engine, plans, sweep.sampling):
-            key = Key(contender.name, task.name, chain.name, chain.chain)
-            cuts = judge_chain(sweep, task, questions[chain.name], chain, served.codec)
-            session.append(make_record(key, session.number, chain, cuts, served.codec))
+            key = Key(contender.name, name, chain.name, chain.chain)
+            cuts = judge_chain(sweep, task, questions[chain.name], chain, served.codec, price)
+            prompt_bytes = price.weigh(chain.prompt_kv_reads, 0, chain.prompt_tokens)
+            session.append(
+                make_record(key, session.number, chain, cuts, prompt_bytes, served.codec)
+            )
             num_tokens += len(chain.token_ids)
             num_done += 1
             advance(num_done)
-    session.note(
-        {
-            "event": "close",
-            "session": session.number,
-            "contender": contender.name,
-            "wall_s": time.perf_counter() - started,
-            "generated_tokens": num_tokens,
-            "peak_pool_bytes": served.engine.memory.peak_bytes,
-            "preemptions": served.engine.tally.num_preemptions,
-        }
-    )
+    return {
+        "wall_s": time.perf_counter() - started,
+        "generated_tokens": num_tokens,
+        "peak_pool_bytes": served.engine.memory.peak_bytes,
+        "preemptions": served.engine.tally.num_preemptions,
+    }
 
 
 def plan_question(
     sweep: Sweep,
     contender: Contender,
-    task: Task,
+    task: str,
     question: Question,
     codec: TextCodec,
     folder: SweepFolder,
@@ -128,14 +142,14 @@ def plan_question(
     missing = [
         chain
         for chain in range(sweep.most_threads)
-        if Key(contender.name, task.name, question.name, chain) not in folder.records
+        if Key(contender.name, task, question.name, chain) not in folder.records
     ]
     if not missing:
         return None
     return Plan(
         name=question.name,
         prompt_ids=encode_question(question, codec),
-        seeds={chain: seed_chain(sweep.seed, task.name, question.name, chain) for chain in missing},
+        seeds={chain: seed_chain(sweep.seed, task, question.name, chain) for chain in missing},
         lengths_tokens=tuple(sorted({bound(question, n) for n in sweep.lengths_tokens})),
     )
 
@@ -153,7 +167,12 @@ def bound(question: Question, length_tokens: int) -> int:
 
 
 def judge_chain(
-    sweep: Sweep, task: Task, question: Question, chain: Chain, codec: TextCodec
+    sweep: Sweep,
+    task: Task,
+    question: Question,
+    chain: Chain,
+    codec: TextCodec,
+    price: ReadPrice,
 ) -> tuple[Cut, ...]:
     """Read and judge what a chain had said at each length."""
     marks = {mark.num_tokens: mark for mark in chain.marks}
@@ -175,6 +194,9 @@ def judge_chain(
                 score=scores[answer],
                 stored_tokens=chain.prompt_tokens + num_read - 1,
                 reply_kv_reads=mark.kv_reads,
+                reply_kv_bytes=price.weigh(
+                    mark.kv_reads, chain.prompt_tokens, chain.prompt_tokens + num_read - 1
+                ),
                 peak_live_tokens=mark.peak_live_tokens,
                 peak_bytes=mark.peak_bytes,
             )
@@ -183,7 +205,12 @@ def judge_chain(
 
 
 def make_record(
-    key: Key, session: int, chain: Chain, cuts: tuple[Cut, ...], codec: TextCodec
+    key: Key,
+    session: int,
+    chain: Chain,
+    cuts: tuple[Cut, ...],
+    prompt_kv_bytes: float,
+    codec: TextCodec,
 ) -> Record:
     """Put together what is written down of a chain."""
     return Record(
@@ -194,5 +221,6 @@ def make_record(
         text=codec.decode(chain.token_ids),
         prompt_tokens=chain.prompt_tokens,
         prompt_kv_reads=chain.prompt_kv_reads,
+        prompt_kv_bytes=prompt_kv_bytes,
         cuts=cuts,
     )

@@ -16,7 +16,7 @@ from snello.evaluation.record import Key, Record, read_line, write_line
 from snello.models.whole import write_whole
 
 MANIFEST, SESSIONS, RECORDS = "manifest.json", "sessions.jsonl", "records.jsonl"
-VERSION = 1
+VERSION = 2
 
 
 class SweepFolder:

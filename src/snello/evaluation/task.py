@@ -1,5 +1,6 @@
 """What a task is: questions, and how a reply to one is read and judged. Knows nothing of memory."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -23,6 +24,18 @@ class Question:
 
     most_new_tokens: int | None = None
     """Where the task itself bounds the reply."""
+
+    length_tokens: int | None = None
+    """How long the question was to be, where its task has a grid of lengths."""
+
+    depth_percent: int | None = None
+    """How much of it stands before what is to be found, where the grid has depths as well."""
+
+
+def describe_questions(questions: Sequence[Question]) -> str:
+    """Say how many they are, and a hash of all that the model is shown and the judge is told."""
+    told = [(q.name, q.messages, q.text, repr(q.reference), q.most_new_tokens) for q in questions]
+    return f"{len(questions)}, {hashlib.sha256(repr(told).encode()).hexdigest()[:16]}"
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 import pytest
 
+from snello.bundled.problems import KINDS
 from snello.evaluation.tasks.bundled import FRESH_SEEDS, judge, pose_fresh
 from snello.evaluation.tasks.registry import open_task
 
@@ -53,10 +54,11 @@ def test_only_a_right_answer_after_the_thought_counts():
     assert not judge(problem, "")
 
 
-def test_the_task_asks_what_pose_fresh_poses():
-    task = open_task("bundled", kinds=["ledger", "chain_sum"], levels=[2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_a_task_and_its_own_replies_are_right(kind):
+    task = open_task(kind, level=(1, 2))
     questions = task.pose(4, 5)
-    problems = pose_fresh(4, kinds=["ledger", "chain_sum"], levels=[2], seed=5)
+    problems = pose_fresh(4, kinds=[kind], levels=[1, 2], seed=5)
     assert [question.reference for question in questions] == problems
     assert [list(question.messages) for question in questions] == [p.messages for p in problems]
     assert len({question.name for question in questions}) == 4
@@ -64,9 +66,14 @@ def test_the_task_asks_what_pose_fresh_poses():
         assert task.judge(question, task.read(question, problem.reply)) == 1.0
         assert task.judge(question, task.read(question, f"</think> {problem.answer}1")) == 0.0
         assert task.read(question, problem.thought) is None
+        assert task.read(question, "</think>") is None
         assert task.judge(question, None) == 0.0
+        assert question.most_new_tokens > len(problem.reply.split())
 
 
-def test_endless_problems_need_a_number():
-    with pytest.raises(ValueError, match="they never end, so name a number"):
-        open_task("bundled").pose(None, 0)
+def test_the_same_question_is_the_same_whatever_the_count():
+    task = open_task("ledger", problems=7)
+    assert list(task.pose(5, seed=1)[:2]) == list(task.pose(2, seed=1))
+    assert len(task.pose(None, seed=1)) == 7
+    with pytest.raises(ValueError, match="0 problems of ledger were asked for"):
+        task.pose(0, 0)

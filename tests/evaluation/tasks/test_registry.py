@@ -29,7 +29,7 @@ def test_settings_reach_the_task():
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("riddles", {}, "unknown task 'riddles'; known: aime24, aime25, bundled"),
+        ("riddles", {}, "unknown task 'riddles'; known: aime24, aime25, chain_sum"),
         ("needle", {}, "'needle' measures its questions in tokens; hand over"),
         ("gsm8k", {"shots": 8}, "'gsm8k' has no setting 'shots'; it has columns, config, source"),
     ],

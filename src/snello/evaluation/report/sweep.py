@@ -14,6 +14,7 @@ from snello.evaluation.frontier import find_frontier
 from snello.evaluation.portrait import Portrait
 from snello.evaluation.report.forest import build_forest
 from snello.evaluation.report.frontiers import TITLES, draw_file, draw_frontiers
+from snello.evaluation.report.heat import build_heat
 from snello.evaluation.report.numbers import show_estimate
 from snello.evaluation.report.portraits import build_portraits
 from snello.evaluation.report.tables import build_origin
@@ -31,6 +32,7 @@ COLUMNS = (
     "reply tokens",
     "cut %",
 )
+JOULES = ("cpu_joules", "gpu_joules")
 
 
 def render_sweep(results: Results, portraits: Mapping[str, Sequence[Portrait]]) -> str:
@@ -66,7 +68,7 @@ def draw_frontier_file(results: Results, task: str) -> str:
     return draw_file(results, task, _asset("style.css"))
 
 
-def describe_cells(results: Results, task: str) -> list[tuple[str, ...]]:
+def describe_rows(results: Results, task: str) -> list[tuple[str, ...]]:
     """Return one row for each cell under `COLUMNS`; the terminal shows the same."""
     return [_describe(results, cell) for cell in results.of_task(task)]
 
@@ -119,13 +121,14 @@ def _build_task(results: Results, task: str) -> str:
         f"<section><h2>{shown}: against {escape(results.baseline)}</h2>"
         f"{build_forest(results, task)}</section>"
         f"<section><h2>{shown}: at equal cost</h2>{_build_equal_costs(results, task)}</section>"
+        f"{build_heat(results, task)}"
         f"<section><h2>{shown}: all figures</h2><details><summary>every contender, length and "
         f"number of threads</summary>{_build_cells(results, task)}</details></section>"
     )
 
 
 def _build_cells(results: Results, task: str) -> str:
-    return _build_table(COLUMNS, describe_cells(results, task)) + (
+    return _build_table(COLUMNS, describe_rows(results, task)) + (
         '<p class="caption">Factor: tokens that dense memory would hold over live tokens, at the '
         "end of a chain. Peak live tokens and KV reads: of a question, all threads together; the "
         "prompt is read once for all threads, and held by each. Cut: threads that had not ended at "
@@ -174,7 +177,10 @@ def _build_all_portraits(portraits: Mapping[str, Sequence[Portrait]]) -> str:
 
 def _build_costs(results: Results) -> str:
     """What each start of each contender took, from the sessions' own lines."""
-    columns = ("contender", "start", "wall s", "tokens", "tokens/s", "peak pool KiB", "gave way")
+    columns = (
+        *("contender", "start", "wall s", "tokens", "tokens/s", "peak pool KiB", "gave way"),
+        *("CPU J", "GPU J"),
+    )
     rows = [
         (
             line["contender"],
@@ -184,6 +190,7 @@ def _build_costs(results: Results) -> str:
             f"{line['generated_tokens'] / line['wall_s']:.0f}",
             f"{line['peak_pool_bytes'] / 1024:,.0f}",
             str(line["preemptions"]),
+            *("-" if line[key] is None else f"{line[key]:,.0f}" for key in JOULES),
         )
         for line in results.sessions
         if line["event"] == "close"

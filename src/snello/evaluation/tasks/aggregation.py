@@ -58,7 +58,7 @@ class CommonWords:
                 f"{self.num_common} words come {self.common_times} times and others "
                 f"{self.rare_times} times; there must be at least one, and it must come more often."
             )
-        cells = arrange(list_cells(self.lengths, (0,), self.samples), count, seed)
+        cells = arrange(list_cells(self.lengths, None, self.samples), count, seed)
         return [self._ask(cell, f"cwe/{seed}/{cell.name}") for cell in cells]
 
     def _ask(self, cell: Cell, seed: str) -> Question:
@@ -79,11 +79,12 @@ class CommonWords:
 
         prompt = fill(compose, self.encode, cell.length_tokens)
         return Question(
-            name=f"{self.name}/{cell.length_tokens}/{cell.number}",
+            name=f"{self.name}/{cell.name}",
             messages=({"role": "user", "content": prompt},) if self.form == "chat" else (),
             text=prompt if self.form == "text" else "",
             reference=tuple(common),
             most_new_tokens=120 if self.form == "text" else None,
+            length_tokens=cell.length_tokens,
         )
 
     def read(self, question: Question, reply: str) -> str | None:  # noqa: ARG002

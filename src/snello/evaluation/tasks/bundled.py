@@ -1,6 +1,6 @@
-"""The bundled model's own problems, fresh ones, and how a reply to one is judged.
+"""The bundled model's own problems, fresh ones, one task for each kind; how a reply is judged.
 
-Knows nothing of memory.
+Knows nothing of models, memory or of other tasks.
 """
 
 import random
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snello.bundled.problems import KINDS, Kind, Problem, answer_of, is_right, pose
+from snello.bundled.tokenizer import build_tokenizer
 from snello.evaluation.task import Question
 
 FRESH_SEEDS = range(1_500_000_000, 2**31)
@@ -56,37 +57,56 @@ def judge(problem: Problem, reply: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundled:
-    """Problems that no training has seen; kinds and levels take turns."""
+    """Problems of one kind that no training has seen, at levels that take turns: no end of them."""
 
-    name: str = "bundled"
-    kinds: Sequence[str] = ("ledger",)
-    levels: Sequence[int] = (1,)
+    name: Kind = "ledger"
+    level: Sequence[int] = (1,)
+    """Difficulty, 1 (easy) to 6 (hard)."""
+
+    problems: int = 200
+    """How many there are to who asks for all of them."""
 
     def pose(self, count: int | None, seed: int) -> Sequence[Question]:
-        """Return problems as `pose_fresh` does.
+        """Return the first problems that `seed` draws.
+
+        A reply may be twice as long as the one that solves the problem, in the bundled tokens.
 
         Raises:
-            ValueError: no count, for they never end; or as `pose_fresh`.
+            ValueError: a number below one, or as `pose_fresh`.
         """
-        if count is None or count < 1:
-            raise ValueError(
-                f"the number of {self.name} problems is {count}; they never end, so name a number, "
-                "at least 1."
-            )
-        problems = pose_fresh(count, kinds=self.kinds, levels=self.levels, seed=seed)
+        number = self.problems if count is None else count
+        if number < 1:
+            raise ValueError(f"{number} problems of {self.name} were asked for; ask for some.")
+        problems = pose_fresh(number, kinds=[self.name], levels=self.level, seed=seed)
+        tokenizer = build_tokenizer()
         return [
             Question(
-                name=f"{problem.kind}/{problem.level}/{problem.seed}",
+                name=f"{index}-level{problem.level}-{problem.seed}",
                 messages=tuple(problem.messages),
                 reference=problem,
+                most_new_tokens=2 * len(tokenizer.encode(problem.reply).ids),
             )
-            for problem in problems
+            for index, problem in enumerate(problems)
         ]
 
     def read(self, question: Question, reply: str) -> str | None:  # noqa: ARG002
-        """Return what the reply says after its thought."""
+        """Return what the reply says after its thought; None where the thought never ends."""
         return answer_of(reply) or None
 
     def judge(self, question: Question, answer: str | None) -> float:
         """Return 1 for a right answer; puzzles are judged by their own scorers."""
         return float(answer is not None and is_right(question.reference, answer))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegCounting(Bundled):
+    """How many legs some animals have."""
+
+    name: Kind = "leg_counting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainSum(Bundled):
+    """Sums and differences of several numbers."""
+
+    name: Kind = "chain_sum"

@@ -8,7 +8,7 @@ import random
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from snello.evaluation.answers import drop_thought
@@ -70,10 +70,11 @@ class KeyValue:
 
         def compose(count: int) -> str:
             pairs = first(1 + count)[1:]
-            pairs.insert(round(cell.depth_percent / 100 * count), wanted)
+            pairs.insert(round((cell.depth_percent or 0) / 100 * count), wanted)
             return ask(pairs, wanted[0])
 
-        return self._write(cell.name, fill(compose, self.encode, cell.length_tokens), wanted[1])
+        question = self._write(cell.name, fill(compose, self.encode, cell.length_tokens), wanted[1])
+        return replace(question, length_tokens=cell.length_tokens, depth_percent=cell.depth_percent)
 
     def _write(self, name: str, prompt: str, value: str) -> Question:
         return Question(

@@ -44,10 +44,7 @@ class LedgerTracking:
         return [self._ask(cell, random.Random(f"{self.name}/{seed}/{cell.name}")) for cell in cells]
 
     def _list_cells(self) -> list[Cell]:
-        return list_cells(self.lengths, (0,), self.samples)
-
-    def _label(self, cell: Cell) -> str:
-        return f"{cell.length_tokens}/{cell.number}"
+        return list_cells(self.lengths, None, self.samples)
 
     def _place(
         self,
@@ -70,10 +67,12 @@ class LedgerTracking:
         prompt = fill(compose, self.encode, cell.length_tokens)
         right_reply = f"{ledger.thought}</think> {ledger.answer}"
         return Question(
-            name=f"{self.name}/{self._label(cell)}",
+            name=f"{self.name}/{cell.name}",
             messages=({"role": "user", "content": prompt},),
             reference=ledger.answer,
             most_new_tokens=2 * len(self.encode(right_reply)),
+            length_tokens=cell.length_tokens,
+            depth_percent=cell.depth_percent,
         )
 
     def read(self, question: Question, reply: str) -> str | None:  # noqa: ARG002
@@ -101,8 +100,5 @@ class LedgerNeedle(LedgerTracking):
     def _list_cells(self) -> list[Cell]:
         return list_cells(self.lengths, self.depths, self.samples)
 
-    def _label(self, cell: Cell) -> str:
-        return cell.name
-
     def _place(self, cell: Cell, dice: random.Random, is_on_trail: bool) -> float:
-        return cell.depth_percent / 100 if is_on_trail else dice.random()
+        return (cell.depth_percent or 0) / 100 if is_on_trail else dice.random()

@@ -33,31 +33,33 @@ class Cell(NamedTuple):
     """One place of the grid, and which of its questions."""
 
     length_tokens: int
-    depth_percent: int
+    depth_percent: int | None
     number: int
 
     @property
     def name(self) -> str:
-        """As in `4096/50/0`."""
-        return f"{self.length_tokens}/{self.depth_percent}/{self.number}"
+        """As in `4096/50/0`, or `4096/0` where there are no depths."""
+        return "/".join(str(part) for part in self if part is not None)
 
 
-def list_cells(lengths: Sequence[int], depths: Sequence[int], samples: int) -> list[Cell]:
-    """Return the cells of a grid, row by row.
+def list_cells(lengths: Sequence[int], depths: Sequence[int] | None, samples: int) -> list[Cell]:
+    """Return the cells of a grid, row by row; `depths` are None where it has lengths alone.
 
     Raises:
         ValueError: a length or a number of samples below one, or a depth outside 0 to 100.
     """
-    bad = [n for n in (*lengths, samples) if n < 1] + [d for d in depths if not 0 <= d <= 100]
-    if bad or not lengths or not depths:
+    places: Sequence[int | None] = (None,) if depths is None else depths
+    bad = [n for n in (*lengths, samples) if n < 1]
+    bad += [d for d in places if d is not None and not 0 <= d <= 100]
+    if bad or not lengths or not places:
         raise ValueError(
-            f"the grid has lengths {list(lengths)}, depths {list(depths)} and {samples} samples; "
+            f"the grid has lengths {list(lengths)}, depths {list(places)} and {samples} samples; "
             "lengths are tokens, depths percent from 0 to 100, and there is at least one of each."
         )
     return [
         Cell(length, depth, index)
         for length in lengths
-        for depth in depths
+        for depth in places
         for index in range(samples)
     ]
 
@@ -100,7 +102,7 @@ class Needle:
         keys = dice.sample(_KEYS, 1 + self.num_others)
         values = [str(number) for number in dice.sample(range(1_000_000, 10_000_000), len(keys))]
         needles = [_NEEDLE.format(key=k, value=v) for k, v in zip(keys, values, strict=True)]
-        shares = [cell.depth_percent / 100, *(dice.random() for _ in needles[1:])]
+        shares = [(cell.depth_percent or 0) / 100, *(dice.random() for _ in needles[1:])]
         prefix = _PREFIX.format(key=keys[0]) if self.form == "text" else ""
         first = take(self._write_sentences(dice))
 
@@ -115,6 +117,8 @@ class Needle:
             text=prompt if self.form == "text" else "",
             reference=values[0],
             most_new_tokens=self.num_new_tokens if self.form == "text" else None,
+            length_tokens=cell.length_tokens,
+            depth_percent=cell.depth_percent,
         )
 
     def _write_sentences(self, dice: random.Random) -> Iterator[str]:

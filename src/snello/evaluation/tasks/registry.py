@@ -23,7 +23,9 @@ TASKS = {
     "variable-tracking": "snello.evaluation.tasks.tracking:VariableTracking",
     "common-words": "snello.evaluation.tasks.aggregation:CommonWords",
     "key-value": "snello.evaluation.tasks.keyvalue:KeyValue",
-    "bundled": "snello.evaluation.tasks.bundled:Bundled",
+    "ledger": "snello.evaluation.tasks.bundled:Bundled",
+    "leg_counting": "snello.evaluation.tasks.bundled:LegCounting",
+    "chain_sum": "snello.evaluation.tasks.bundled:ChainSum",
     "ledger-needle": "snello.evaluation.tasks.ledger:LedgerNeedle",
     "ledger-tracking": "snello.evaluation.tasks.ledger:LedgerTracking",
 }
@@ -40,22 +42,51 @@ def open_task(name: str, *, encode: Encode | None = None, **options: Any) -> Tas
     Raises:
         ValueError: no such task or setting, or no tokenizer where one is needed.
     """
-    if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}.")
-    module, _, maker = TASKS[name].partition(":")
-    make: Callable[..., Task] = getattr(import_module(module), maker)
-    known = inspect.signature(make).parameters.keys()
-    if "encode" in known:
+    make = _find_maker(name)
+    for key in options:
+        find_setting(name, key)
+    if "encode" in inspect.signature(make).parameters:
         if encode is None:
             raise ValueError(
                 f"the task {name!r} measures its questions in tokens; hand over the model's "
                 "tokenizer as `encode`."
             )
         options["encode"] = encode
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        raise ValueError(
-            f"the task {name!r} has no setting {unknown[0]!r}; it has "
-            f"{', '.join(sorted(known - {'encode'})) or 'none'}."
-        )
     return make(**options)
+
+
+def list_settings(name: str) -> dict[str, Any]:
+    """Return the settings of a task, each with its type.
+
+    Raises:
+        ValueError: no such task.
+    """
+    parameters = inspect.signature(_find_maker(name)).parameters
+    return {
+        key: parameter.annotation
+        for key, parameter in parameters.items()
+        if key not in ("name", "encode")
+    }
+
+
+def find_setting(name: str, key: str) -> Any:
+    """Return the type of a setting.
+
+    Raises:
+        ValueError: no such task or setting.
+    """
+    known = list_settings(name)
+    if key not in known:
+        raise ValueError(
+            f"the task {name!r} has no setting {key!r}; it has "
+            f"{', '.join(sorted(known)) or 'none'}."
+        )
+    return known[key]
+
+
+def _find_maker(name: str) -> Callable[..., Task]:
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; known: {', '.join(sorted(TASKS))}.")
+    module, _, maker = TASKS[name].partition(":")
+    make: Callable[..., Task] = getattr(import_module(module), maker)
+    return make

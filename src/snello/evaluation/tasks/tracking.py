@@ -62,7 +62,7 @@ class VariableTracking:
             raise ValueError(
                 f"{self.chains} chains of {self.hops} hops; give at least one of each."
             )
-        cells = arrange(list_cells(self.lengths, (0,), self.samples), count, seed)
+        cells = arrange(list_cells(self.lengths, None, self.samples), count, seed)
         return [self._ask(cell, random.Random(f"vt/{seed}/{cell.name}")) for cell in cells]
 
     def _ask(self, cell: Cell, dice: random.Random) -> Question:
@@ -86,11 +86,12 @@ class VariableTracking:
 
         prompt = fill(compose, self.encode, cell.length_tokens)
         return Question(
-            name=f"{self.name}/{cell.length_tokens}/{cell.number}",
+            name=f"{self.name}/{cell.name}",
             messages=({"role": "user", "content": prompt},) if self.form == "chat" else (),
             text=prompt if self.form == "text" else "",
             reference=tuple(names),
             most_new_tokens=30 if self.form == "text" else None,
+            length_tokens=cell.length_tokens,
         )
 
     def read(self, question: Question, reply: str) -> str | None:  # noqa: ARG002
