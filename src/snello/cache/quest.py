@@ -85,7 +85,7 @@ class QuestMemory(DenseMemory):
         shape, S, group = self.shapes[layer], self.store.page_tokens, work.group
         pages = self.table.list_pages(self.table.rows(layer, group.sequences, shape.num_heads))
         num_pages = group.starts // S + 1
-        grouped = q.float().unflatten(1, (shape.num_heads, -1))
+        grouped = q.float().view(len(q), shape.num_heads, -1, q.shape[-1])
         bounds = self._find_bounds(pages, num_pages)[..., : shape.key_size]
         chosen = self.quest.choose(grouped, bounds, num_pages, S)  # (B, K, M)
         keys, values, positions = self._gather(pages, chosen, shape)

@@ -43,7 +43,9 @@ def weigh(
 
     Every query sees itself.
     """
-    grouped = q.float().transpose(1, 2).unflatten(1, (keys.shape[1], -1)) * scale
+    B, Q, H, D = q.shape
+    K = keys.shape[1]
+    grouped = q.float().view(B, Q, K, H // K, D).permute(0, 2, 3, 1, 4) * scale
     scores = grouped @ keys.float().transpose(-1, -2)[:, :, None]  # (B, K, g, Q, N)
     scores = scores.masked_fill(~visible[:, :, None], -torch.inf).flatten(1, 2)
     return scores, scores.softmax(dim=-1)
@@ -53,5 +55,8 @@ def read(
     weights: Float[Tensor, "B H Q N"], values: Float[Tensor, "B K N E"]
 ) -> Float[Tensor, "B Q H E"]:
     """Sum the values up by their weights."""
-    grouped = weights.unflatten(1, (values.shape[1], -1))
-    return (grouped @ values.float()[:, :, None]).flatten(1, 2).transpose(1, 2)
+    B, H, Q, N = weights.shape
+    K = values.shape[1]
+    grouped = weights.view(B, K, H // K, Q, N)
+    out: Tensor = grouped @ values.float()[:, :, None]  # (B, K, g, Q, E)
+    return out.flatten(1, 2).transpose(1, 2)

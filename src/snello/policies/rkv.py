@@ -125,4 +125,5 @@ def measure_redundancy(
     excused = torch.zeros_like(is_similar).scatter_(-1, latest, value=True) & is_similar
     others = is_live.sum(-1, keepdim=True)
     mean = likeness.masked_fill(excused, 0.0).sum(-2) / others
-    return mean.masked_fill(~is_live, -torch.inf).softmax(dim=-1)
+    redundancy: Float[Tensor, "B K N"] = mean.masked_fill(~is_live, -torch.inf).softmax(dim=-1)
+    return redundancy

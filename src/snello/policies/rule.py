@@ -46,7 +46,7 @@ class Sight:
 
     def group(self, parts: Float[Tensor, "B H *rest"]) -> Float[Tensor, "B K g *rest"]:
         """Sort what there is for each query head by key-value head."""
-        return parts.unflatten(1, (self.keys.shape[1], -1))
+        return parts.view(len(parts), self.keys.shape[1], -1, *parts.shape[2:])
 
 
 class Verdict(NamedTuple):
