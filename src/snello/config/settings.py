@@ -3,9 +3,16 @@
 Knows nothing of what is named.
 """
 
+COUNTS = "write KEY=COUNT with a count of at least 1, such as tokens=64."
 
-def split_settings(name: str, owner: str) -> dict[str, str]:
+
+def split_settings(name: str, owner: str, form: str = COUNTS) -> dict[str, str]:
     """Return what is written for each key behind a name.
+
+    Args:
+        name: All that was written, the name included.
+        owner: Whose settings they are, for messages.
+        form: What a message tells to write instead.
 
     Raises:
         ValueError: a part without a key or without a value, or one key twice.
@@ -15,21 +22,11 @@ def split_settings(name: str, owner: str) -> dict[str, str]:
     for part in text.split(",") if mark else ():
         key, _, value = part.partition("=")
         if not key or not value:
-            raise _no_count(owner, part)
+            raise ValueError(f"{owner} has the setting {part!r}; {form}")
         if key in settings:
             raise ValueError(f"{owner} sets {key!r} twice; set it once.")
         settings[key] = value
     return settings
-
-
-def parse_settings(name: str, owner: str) -> dict[str, int]:
-    """Return the counts behind a name: `window:tokens=64` gives `{"tokens": 64}`.
-
-    Raises:
-        ValueError: a setting that is no count of at least 1.
-    """
-    written = split_settings(name, owner)
-    return {key: parse_count(key, value, owner) for key, value in written.items()}
 
 
 def parse_count(key: str, value: str, owner: str) -> int:
@@ -39,7 +36,7 @@ def parse_count(key: str, value: str, owner: str) -> int:
         ValueError: it is none, or below 1.
     """
     if not value.isdecimal() or int(value) < 1:
-        raise _no_count(owner, f"{key}={value}")
+        raise ValueError(f"{owner} has the setting '{key}={value}'; {COUNTS}")
     return int(value)
 
 
@@ -59,10 +56,3 @@ def parse_share(key: str, value: str, owner: str) -> float:
             f"below 1, such as {key}=0.125."
         )
     return share
-
-
-def _no_count(owner: str, part: str) -> ValueError:
-    return ValueError(
-        f"{owner} has the setting {part!r}; write KEY=COUNT with a count of at least 1, such as "
-        "tokens=64."
-    )

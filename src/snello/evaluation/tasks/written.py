@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
+from snello.config.settings import split_settings
 from snello.evaluation.task import Task
 from snello.evaluation.tasks.registry import Encode, find_setting, list_settings, open_task
 
@@ -36,16 +37,14 @@ def open_written(
 
 
 def _open(written: str, encode: Encode, otherwise: Mapping[str, Any]) -> Task:
-    name, mark, text = written.partition(":")
+    name = written.partition(":")[0]
     known = list_settings(name)
+    form = (
+        "write KEY=VALUE, with commas between settings and slashes within lists, and KEY one of "
+        f"{', '.join(known)}."
+    )
     options = {key: value for key, value in otherwise.items() if key in known}
-    for part in text.split(",") if mark else ():
-        key, sign, value = part.partition("=")
-        if not key or not sign or not value:
-            raise ValueError(
-                f"the task {written} has the setting {part!r}; write KEY=VALUE, with commas "
-                f"between settings and slashes within lists, and KEY one of {', '.join(known)}."
-            )
+    for key, value in split_settings(written, f"the task {written}", form).items():
         options[key] = _read(value, find_setting(name, key), f"{written}: {key}")
     return open_task(name, encode=encode, **options)
 
