@@ -54,4 +54,5 @@ class PeerProcess:
         for line in self._process.stdout:
             if line.startswith('{"peer":'):
                 return dict(json.loads(line)["peer"])
-        raise RuntimeError(f"{self._label} ended with code {self._process.wait()}; see above.")
+        self._process.communicate()
+        raise RuntimeError(f"{self._label} ended with code {self._process.returncode}; see above.")

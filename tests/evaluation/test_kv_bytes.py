@@ -25,11 +25,14 @@ def make_memory(survivors):
 
 
 def test_a_token_takes_what_its_page_gives_it():
-    """16 numbers of a head: 2 bytes each, or 1 and two scales; position and mark are 5 bytes."""
+    """16 numbers of a head: 2 bytes each, or 1 and two scales; a position is 4 bytes, a mark 1.
+
+    A page of narrow survivors has twice as many places as marks, of which it needs none.
+    """
     price = price_reads(make_memory("same"), 3)
     assert (price.token_bytes, price.survivor_bytes) == (6 * 37, 6 * 37)
     price = price_reads(make_memory("int8"), 3)
-    assert (price.token_bytes, price.survivor_bytes) == (6 * 37, 6 * 29)
+    assert (price.token_bytes, price.survivor_bytes) == (6 * 37, 6 * 28.5)
 
 
 def test_window_and_survivors_on_a_page_of_paper():
