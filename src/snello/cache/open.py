@@ -8,6 +8,7 @@ import torch
 
 from snello.cache.budgeted import BudgetedMemory
 from snello.cache.dense import DenseMemory
+from snello.cache.offload import WINDOW_TOKENS, OffloadMemory
 from snello.cache.paged import PagedMemory
 from snello.cache.quest import QuestMemory
 from snello.cache.sparse import SparseMemory
@@ -159,6 +160,9 @@ def open_memory(
         if isinstance(rule, Trigonometric):
             rule.check_suits(shapes)
         return BudgetedMemory(shapes, rule=rule, **room)
+    if plan.rule.name == "offload":
+        window = int(plan.rule.numbers.get("window", WINDOW_TOKENS))
+        return OffloadMemory(shapes, window_tokens=window, **room)
     return QuestMemory(shapes, quest=build_quest(plan.rule), **room)
 
 

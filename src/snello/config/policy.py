@@ -77,6 +77,7 @@ POLICIES: dict[str, Known] = {
         "budget",
     ),
     "quest": Known((_BUDGET,), "budget"),
+    "offload": Known((Setting("window"),)),
 }
 """Short names, in the order in which they are listed; defaults stand with the rules."""
 
