@@ -86,6 +86,7 @@ class Naive:
             positions=positions,
             is_live=torch.ones_like(positions, dtype=torch.bool),
             last=positions.amax((1, 2)),
+            layer=layer,
             notes=torch.stack([torch.stack([n for _, n in mine]) for mine in tokens])[None],
         )
         verdict = self.rule.decide(sight)
@@ -143,7 +144,7 @@ def test_any_ragged_batches_give_what_lists_of_tokens_give(written):
             assert memory.kv_reads(handle) == pytest.approx(naive.seen / 5)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", [name for name in RULES if name != "tri"])  # wants a file
 @pytest.mark.parametrize("size", [1, 5, 64])
 def test_an_endless_budget_is_dense(name, size):
     texts = [Text(45, MIXED, seed=1), Text(23, MIXED, seed=2)]

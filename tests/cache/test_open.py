@@ -2,6 +2,7 @@
 
 import pytest
 
+from snello.cache.offload import WINDOW_TOKENS, OffloadMemory
 from snello.cache.open import choose_memory, open_memory
 from snello.cache.sparse import SparseMemory
 from snello.config.policy import parse_policy
@@ -31,6 +32,13 @@ def test_random_keeps_about_its_share_behind_its_window():
     (handle,), _ = take_plan(memory, texts, plan_chunks(texts, 50))
     behind = memory.num_live_tokens(handle) - 9
     assert behind.float().mean() / 291 == pytest.approx(0.25, abs=0.04)
+
+
+def test_offloading_brings_a_window_of_its_own():
+    _, memory = open_rule("offload:window=7")
+    assert isinstance(memory, OffloadMemory)
+    assert memory.window_tokens == 7
+    assert open_rule("offload")[1].window_tokens == WINDOW_TOKENS
 
 
 def test_a_rule_brings_its_own_memory():

@@ -84,6 +84,15 @@ def test_a_rule_is_told_with_its_settings():
     assert parse_contender("base@window:tokens=4").rule is None
 
 
+def test_a_setting_may_be_a_file_in_a_folder():
+    contender = parse_contender("runs/base@tri:budget=8,centres=runs/a/centres.safetensors")
+    assert (contender.model, contender.method) == ("runs/base", "tri")
+    assert contender.rule.numbers == {"budget": 8}
+    assert contender.rule.files == (("centres", "runs/a/centres.safetensors"),)
+    with pytest.raises(ValueError, match="names no centres; write tri:budget=COUNT,centres=FILE"):
+        parse_contender("base@tri:budget=8")
+
+
 def test_a_budget_may_match_too_with_other_settings_behind_it():
     contenders = parse_contenders(("slim@dms", "base@h2o:budget=match,recent=3"))
     assert contenders[1].is_matched

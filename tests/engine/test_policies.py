@@ -19,6 +19,7 @@ WRITTEN = [
     "snapkv:budget=14,window=4,slide=6",
     "rkv:budget=16,window=4,every=5",
     "quest:budget=12",
+    "offload:window=5",
 ]
 SAMPLING = SamplingConfig(temperature=0.8, max_new_tokens=24, ignore_eos=True, seed=3)
 

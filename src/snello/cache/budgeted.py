@@ -241,6 +241,7 @@ class BudgetedStep:
                 positions=places.positions,
                 is_live=places.is_live,
                 last=part.positions[:, -1],
+                layer=layer,
                 notes=places.notes,
             )
             verdict = memory.rule.decide(sight)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snello.cache.layout import Layout
 from snello.cache.memory import Step
-from snello.cache.paged import PagedMemory
+from snello.cache.paged import PagedMemory, PagedStep
 from snello.cache.promise import Promise
 from snello.cache.readers import open_reader
 from snello.cache.ring import UNBOUNDED
@@ -28,6 +28,8 @@ class DenseMemory(PagedMemory):
 
     Invariant: each head of a sequence of n tokens holds ceil(n / S) pages, in order of position.
     """
+
+    can_cut = True
 
     def __init__(self, shapes: Sequence[CacheShape], **given: Any) -> None:
         super().__init__(shapes, **given)
@@ -55,7 +57,7 @@ class DenseMemory(PagedMemory):
         counts: Sequence[int],
         *,
         kept: np.ndarray | None = None,  # noqa: ARG002  (all is kept)
-    ) -> "DenseStep":
+    ) -> PagedStep:
         """Prepare a step that appends `counts[i]` tokens to `sequences[i]`, and take its pages.
 
         Raises:

@@ -8,6 +8,7 @@ import torch
 
 from snello.cache.budgeted import BudgetedMemory
 from snello.cache.dense import DenseMemory
+from snello.cache.offload import WINDOW_TOKENS, OffloadMemory
 from snello.cache.paged import PagedMemory
 from snello.cache.quest import QuestMemory
 from snello.cache.sparse import SparseMemory
@@ -22,6 +23,7 @@ from snello.policies import (
     RULES,
     Learned,
     Policy,
+    Trigonometric,
     Window,
     build_policy,
     build_quest,
@@ -130,7 +132,11 @@ def open_memory(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> PagedMemory:
-    """Build the planned memory, empty, with a pool of at most `budget_bytes`."""
+    """Build the planned memory, empty, with a pool of at most `budget_bytes`.
+
+    Raises:
+        ValueError: what a rule has measured is of another model.
+    """
     room: dict[str, Any] = {
         "budget_bytes": budget_bytes,
         "page_tokens": page_tokens,
@@ -150,7 +156,13 @@ def open_memory(
     if plan.rule is None:
         return DenseMemory(shapes, **room)
     if plan.rule.name in RULES:
-        return BudgetedMemory(shapes, rule=build_rule(plan.rule), **room)
+        rule = build_rule(plan.rule)
+        if isinstance(rule, Trigonometric):
+            rule.check_suits(shapes)
+        return BudgetedMemory(shapes, rule=rule, **room)
+    if plan.rule.name == "offload":
+        window = int(plan.rule.numbers.get("window", WINDOW_TOKENS))
+        return OffloadMemory(shapes, window_tokens=window, **room)
     return QuestMemory(shapes, quest=build_quest(plan.rule), **room)
 
 

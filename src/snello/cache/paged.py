@@ -49,6 +49,9 @@ class PagedMemory:
     none of them twice, and a page that a step may write to is listed once.
     """
 
+    can_cut = False
+    """Whether a fork may go on from any earlier point of a sequence."""
+
     can_move = True
     """Whether slots, positions and marks are all that there is to a sequence; see `cache.state`."""
 

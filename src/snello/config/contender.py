@@ -96,7 +96,7 @@ def parse_contender(name: str) -> Contender:
         formats.setdefault(found[1], found[2])
         rest = rest[: found.start()]
     model, mark, policy = rest.rpartition("@")
-    if not mark or "/" in policy:
+    if not mark or "/" in name_policy(policy):
         model, policy = rest, ""
     if not model or (mark and not policy and rest.endswith("@")):
         raise ValueError(

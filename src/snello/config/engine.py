@@ -14,7 +14,9 @@ from snello.config.sampling import SamplingConfig
 __all__ = ["Device", "Dtype", "EngineConfig", "MemoryKind", "SamplingConfig"]
 
 MemoryKind = Literal["dense", "sparse", "window"]
-PolicyName = Literal["streaming", "random", "h2o", "tova", "snapkv", "rkv", "quest"]
+PolicyName = Literal[
+    "streaming", "random", "h2o", "tova", "snapkv", "rkv", "tri", "quest", "offload"
+]
 """Rules of forgetting that need no training, beside the window; see `config.policy`."""
 
 Device = Literal["cpu", "cuda"]
@@ -68,7 +70,9 @@ class EngineConfig:
 
     policy: str | None = None
     """Forget by another rule instead: `streaming:window=60`, `random:keep=0.1,window=16`,
-    `h2o:budget=64`, `tova:...`, `snapkv:...`, `rkv:...` or `quest:budget=64`."""
+    `h2o:budget=64`, `tova:...`, `snapkv:...`, `rkv:...`,
+    `tri:budget=64,centres=FILE` `quest:budget=64` or
+    `offload:window=64`."""
 
     kv_memory_mib: int | None = None
     """Size of the page pool; without it, enough for `max_sequences` full contexts, at most 1024."""

@@ -21,10 +21,13 @@ class Setting(NamedTuple):
     key: str
     is_needed: bool = False
     is_share: bool = False
+    is_file: bool = False
 
     @property
     def form(self) -> str:
         """How it is written."""
+        if self.is_file:
+            return f"{self.key}=FILE"
         return f"{self.key}={'SHARE' if self.is_share else 'COUNT'}"
 
 
@@ -64,7 +67,17 @@ POLICIES: dict[str, Known] = {
         ),
         "budget",
     ),
+    "tri": Known(
+        (
+            _BUDGET,
+            Setting("centres", is_needed=True, is_file=True),
+            Setting("every"),
+            Setting("recent"),
+        ),
+        "budget",
+    ),
     "quest": Known((_BUDGET,), "budget"),
+    "offload": Known((Setting("window"),)),
 }
 """Short names, in the order in which they are listed; defaults stand with the rules."""
 
@@ -75,10 +88,12 @@ class PolicyConfig:
 
     name: PolicyName
     settings: tuple[tuple[str, float], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    """Settings that name a file; a name with a comma or an @ cannot be written."""
 
     @property
     def numbers(self) -> dict[str, float]:
-        """The settings by key."""
+        """The settings by key, files left out."""
         return dict(self.settings)
 
 
@@ -87,7 +102,7 @@ def name_policy(written: str) -> str:
     return written.partition(":")[0]
 
 
-def read_policy(written: str, owner: str) -> dict[str, float]:
+def read_policy(written: str, owner: str) -> dict[str, float | str]:
     """Return the settings of a policy; a size that matches somebody counts as a large one.
 
     Args:
@@ -101,13 +116,15 @@ def read_policy(written: str, owner: str) -> dict[str, float]:
     if name not in POLICIES:
         raise ValueError(f"{owner} names the policy {name!r}; known: {', '.join(POLICIES)}.")
     known = {setting.key: setting for setting in POLICIES[name].settings}
-    settings: dict[str, float] = {}
+    settings: dict[str, float | str] = {}
     for key, value in split_settings(written, owner).items():
         if key not in known:
             forms = ", ".join(setting.form for setting in known.values()) or "none"
             raise ValueError(f"{owner} sets {key!r}; settings of {name}: {forms}.")
         if value == MATCH and key == POLICIES[name].size:
             settings[key] = _ANY_SIZE
+        elif known[key].is_file:
+            settings[key] = value
         elif known[key].is_share:
             settings[key] = parse_share(key, value, owner)
         else:
@@ -129,4 +146,6 @@ def parse_policy(written: str, owner: str) -> PolicyConfig | None:
     name = name_policy(written)
     if name in MEMORIES:
         return None
-    return PolicyConfig(cast(PolicyName, name), tuple(settings.items()))
+    numbers = {key: value for key, value in settings.items() if not isinstance(value, str)}
+    files = {key: value for key, value in settings.items() if isinstance(value, str)}
+    return PolicyConfig(cast(PolicyName, name), tuple(numbers.items()), tuple(files.items()))

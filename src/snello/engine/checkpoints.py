@@ -25,8 +25,8 @@ class Checkpoints:
 
     def __init__(self, memory: PagedMemory, config: PrefixCacheConfig | None) -> None:
         self._memory, self._config = memory, config
-        block_tokens, can_cut = memory.store.page_tokens, isinstance(memory, DenseMemory)
-        self._index = PrefixIndex(block_tokens=block_tokens, can_cut=can_cut)
+        block_tokens = memory.store.page_tokens
+        self._index = PrefixIndex(block_tokens=block_tokens, can_cut=memory.can_cut)
         self.num_hits = 0
         self.num_hit_tokens = 0
 
@@ -77,7 +77,7 @@ class Checkpoints:
 
     def plan_cut(self, thread: Thread) -> None:
         """Decide where the prompt of a new thread is cut, so that a third one can share it."""
-        if self._config is None or isinstance(self._memory, DenseMemory):
+        if self._config is None or self._memory.can_cut:
             return
         num_common = min(self._index.find_common(thread.token_ids), len(thread.token_ids) - 1)
         is_worth_it = num_common >= max(self._config.min_tokens, thread.num_stored + 1)

@@ -12,10 +12,12 @@ from snello.policies.quest import Quest
 from snello.policies.random import Random
 from snello.policies.rule import Rule, Sight, Verdict
 from snello.policies.streaming import Streaming
+from snello.policies.trigonometric import Centres, Trigonometric
 from snello.policies.window import Window
 
 __all__ = [
     "RULES",
+    "Centres",
     "Learned",
     "Never",
     "Policy",
@@ -24,6 +26,7 @@ __all__ = [
     "Rule",
     "Sight",
     "Streaming",
+    "Trigonometric",
     "Verdict",
     "Window",
     "build_policy",

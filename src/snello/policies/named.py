@@ -1,5 +1,6 @@
 """From a policy's name and settings to the rule itself. Knows nothing of memories."""
 
+from collections.abc import Callable
 from typing import Any
 
 from snello.config.engine import PolicyName
@@ -13,12 +14,14 @@ from snello.policies.rule import Rule
 from snello.policies.snapkv import SnapKv
 from snello.policies.streaming import Streaming
 from snello.policies.tova import Tova
+from snello.policies.trigonometric import Trigonometric
 
-RULES: dict[PolicyName, type[H2o] | type[Tova] | type[SnapKv] | type[Rkv]] = {
+RULES: dict[PolicyName, Callable[..., Rule]] = {
     "h2o": H2o,
     "tova": Tova,
     "snapkv": SnapKv,
     "rkv": Rkv,
+    "tri": Trigonometric.open,
 }
 """Rules of a budget, which see attention."""
 
@@ -27,9 +30,9 @@ def build_rule(config: PolicyConfig) -> Rule:
     """Build a rule of a budget.
 
     Raises:
-        ValueError: settings that do not go together.
+        ValueError: settings that do not go together, or a file that is not there.
     """
-    settings: dict[str, Any] = config.numbers
+    settings: dict[str, Any] = config.numbers | dict(config.files)
     return RULES[config.name](**settings)
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812  (its name everywhere)
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from snello.policies.rule import Sight, Verdict, in_order, keep_best
+from snello.policies.rule import Sight, Verdict, count_leaving, in_order, keep_best
 
 SIMILAR = 0.5
 HIDDEN = -1e30
@@ -66,7 +66,7 @@ class Rkv:
     @property
     def interval(self) -> int:
         """How many tokens leave at once."""
-        return max(1, min(128, self.budget // 4)) if self.every is None else self.every
+        return count_leaving(self.budget, self.every)
 
     @property
     def chunk_limit(self) -> int:

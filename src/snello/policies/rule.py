@@ -1,6 +1,6 @@
 """What a rule of a budget is: it sees a step's attention and says who stays.
 
-Knows nothing of pages, sequences or layers: tensors in, tensors out.
+Knows nothing of pages or sequences: tensors in, tensors out.
 Dims: B sequences, Q queries, H query heads, K key-value heads, N places, R notes.
 """
 
@@ -31,6 +31,9 @@ class Sight:
 
     last: Int[Tensor, " B"]
     """The position of each sequence's newest token."""
+
+    layer: int
+    """Which layer's: what a rule has measured of a model differs from layer to layer."""
 
     notes: Float[Tensor, "B K N R"]
     """What the rule noted about each token in the step before; 0 for new tokens."""
@@ -87,6 +90,11 @@ def keep_best(
     order = lowest.argsort(dim=-1, descending=True, stable=True)
     kept = torch.zeros_like(is_live).scatter_(-1, order[..., :num_kept], value=True)
     return kept & is_live
+
+
+def count_leaving(budget: int, every: int | None) -> int:
+    """How many tokens leave a full head at once; None: 128, or a quarter of the budget if less."""
+    return max(1, min(128, budget // 4)) if every is None else every
 
 
 def in_order(positions: Int[Tensor, "B K N"]) -> tuple[Int[Tensor, "B K N"], Int[Tensor, "B K N"]]:
